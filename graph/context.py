@@ -1,0 +1,212 @@
+"""What the resolvers of one operation share: batches, the budget, and the agreement of all they read on one generation."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import strawberry
+from strawberry.dataloader import DataLoader
+
+from graph.database import Connection, Database, Reading
+from graph.errors import LimitExceeded
+from graph.freshness import Freshness
+from graph.memo import Memo, Remembered
+from graph.settings import Settings
+
+MAX_OBJECTS = 100_000
+"""Rows and list items that one operation may resolve to."""
+
+Key: TypeAlias = tuple[Any, ...]
+Answer: TypeAlias = tuple[list[asyncpg.Record], int | None]
+"""The rows of a key, and the generation they were read in."""
+Value = TypeVar("Value")
+
+
+class GroupName(NamedTuple):
+    """A group as a universe key can name it."""
+
+    id: int
+    name: str
+    type: str
+    folded: str
+    """The name without regard to case."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What all operations of a process share."""
+
+    settings: Settings
+    database: Database
+    freshness: Freshness
+    directories: Memo[tuple[GroupName, ...]]
+    """The groups of an environment, by its name."""
+    universes: Memo[tuple[str, ...]]
+    """The sorted symbols of a universe, by its canonical key written in ids."""
+
+
+class _Attempt:
+    """One run of an operation: its batches, and the one snapshot it reads from if it has one."""
+
+    def __init__(self, operation: "Operation", *, snapshot: bool) -> None:
+        self._operation = operation
+        self._one_at_a_time = asyncio.Lock() if snapshot else None
+        self._connection: Connection | None = None
+        self._resources = AsyncExitStack()
+        self._loaders: dict[str, DataLoader[Key, Answer]] = {}
+        self.generations: set[int] = set()
+        self.stale = False
+        self.objects = 0
+
+    @property
+    def in_snapshot(self) -> bool:
+        return self._one_at_a_time is not None
+
+    async def read(self, statement: str, *arguments: Any) -> Reading:
+        if self._one_at_a_time is None:
+            return await self._operation.read(statement, *arguments)
+        async with self._one_at_a_time:
+            if self._connection is None:
+                self._connection = await self._resources.enter_async_context(self._operation.database.snapshot())
+            return await self._operation.read(statement, *arguments, connection=self._connection)
+
+    def loader(self, statement: str) -> DataLoader[Key, Answer]:
+        loader = self._loaders.get(statement)
+        if loader is None:
+            loader = self._loaders[statement] = DataLoader(partial(self.batch, statement))
+        return loader
+
+    async def batch(self, statement: str, keys: list[Key]) -> list[Answer]:
+        """Answer every key, in the order of the keys, by one statement."""
+        reading = await self.read(statement, *map(list, zip(*keys, strict=True)))
+        answers: list[Answer] = [([], reading.generation) for _ in keys]
+        for row in reading.rows:
+            answers[row["ordinal"] - 1][0].append(row)
+        return answers
+
+    def note(self, generation: int | None) -> None:
+        if generation is not None:
+            self.generations.add(generation)
+
+    async def close(self) -> None:
+        async with self._one_at_a_time or nullcontext():
+            await self._resources.aclose()
+
+
+class Operation:
+    """One operation. It may take more than one attempt: where what it read was not of one generation, it begins anew."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.database = runtime.database
+        self.environment = runtime.settings.environment
+        self.statements: list[str] = []
+        """The names of the statements sent, those of earlier attempts included."""
+        self._zone = ZoneInfo(runtime.settings.time_zone)
+        self._attempt = _Attempt(self, snapshot=False)
+
+    @asynccontextmanager
+    async def attempt(self, *, snapshot: bool) -> AsyncIterator[None]:
+        """Forget what an earlier attempt read; in a snapshot, all statements read the same state of the database."""
+        self._attempt = attempt = _Attempt(self, snapshot=snapshot)
+        try:
+            yield
+        finally:
+            await attempt.close()
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all that this attempt read, remembered values included, stood in the database at one moment."""
+        return len(self._attempt.generations) <= 1
+
+    @property
+    def stale(self) -> bool:
+        """Whether a remembered value was served, during an outage, without being known to hold still."""
+        return self._attempt.stale
+
+    def charge(self, objects: int) -> None:
+        """Count objects of the answer against the budget; LimitExceeded beyond it."""
+        self._attempt.objects += objects
+        if self._attempt.objects > MAX_OBJECTS:
+            raise LimitExceeded(
+                f"The answer would hold more than {MAX_OBJECTS:,} objects; ask for fewer at a time with `first`."
+            )
+
+    def utc(self, timestamp: datetime | None) -> datetime | None:
+        """Read a timestamp of the tables, which carries no zone, in the zone that the settings name."""
+        return timestamp and timestamp.replace(tzinfo=self._zone).astimezone(UTC)
+
+    async def read(self, statement: str, *arguments: Any, connection: "Connection | None" = None) -> Reading:
+        """Send a statement by its name."""
+        self.statements.append(statement)
+        freshness = self.runtime.freshness
+        reading = await self.database.fetch(statement, *arguments, stamped=freshness.tracked, connection=connection)
+        if connection is None:
+            freshness.observe(reading)
+        return reading
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Give the rows of a statement that answers one question and not many keys."""
+        attempt = self._attempt
+        reading = await attempt.read(statement, *arguments)
+        attempt.note(reading.generation)
+        self.charge(len(reading.rows))
+        return reading.rows
+
+    async def many(self, statement: str, *key: Any) -> list[asyncpg.Record]:
+        """Give a statement's rows for one key: all keys that are asked for meanwhile go with it in one batch."""
+        attempt = self._attempt
+        rows, generation = await attempt.loader(statement).load(key)
+        attempt.note(generation)
+        self.charge(len(rows))
+        return rows
+
+    async def every(self, statement: str, keys: list[Key]) -> list[list[asyncpg.Record]]:
+        """Give a statement's rows for each of some keys, in their order."""
+        attempt = self._attempt
+        answers = await attempt.loader(statement).load_many(keys)
+        for rows, generation in answers:
+            attempt.note(generation)
+            self.charge(len(rows))
+        return [rows for rows, _ in answers]
+
+    async def one(self, statement: str, *key: Any) -> asyncpg.Record | None:
+        """Give a statement's only row for a key, or None."""
+        rows = await self.many(statement, *key)
+        return rows[0] if rows else None
+
+    async def remember(
+        self,
+        memo: Memo[Value],
+        name: str,
+        shape: Callable[[list[list[asyncpg.Record]]], Value],
+        statement: str,
+        keys: list[Key],
+    ) -> Value:
+        """Give what a memo remembers under a name; where it does not, what `shape` makes of the rows of each key."""
+        attempt = self._attempt
+
+        async def load() -> Remembered[Value]:
+            answers = await attempt.loader(statement).load_many(keys)
+            if len({generation for _, generation in answers}) > 1:
+                answers = await attempt.batch(statement, keys)
+            return Remembered(shape([rows for rows, _ in answers]), answers[0][1])
+
+        if attempt.in_snapshot or self.runtime.settings.memo == "off":
+            remembered = await load()
+        else:
+            remembered = await memo.get(name, load)
+        if remembered.stale:
+            attempt.stale = True
+        else:
+            attempt.note(remembered.generation)
+        return remembered.value
+
+
+Info: TypeAlias = strawberry.Info[Operation, None]

@@ -1,0 +1,200 @@
+"""What may still be believed: the generation of the database, and how lately it was confirmed.
+
+The database counts its changes (schema.sql); the count that a snapshot shows is the generation of all that is read from
+it. What is kept in memory is served only while its generation is the known one, and the known one is known only while
+the reading that confirmed it was sent less than CONFIRMED_SECONDS ago and no change was notified since. So a request that
+comes a second after a commit sees it, whatever was lost on the way.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from datetime import datetime
+from enum import StrEnum
+
+import asyncpg
+import orjson
+
+from graph.database import Database, Reading
+from graph.errors import DatabaseUnavailable
+
+CHANNEL = "stockgraph"
+CONFIRMED_SECONDS = 0.9
+POLL_SECONDS = 0.25
+ECHO_SECONDS = 2.0
+"""How long the database may take to send back what is sent to the channel, before notifications count as not working."""
+HEARTBEAT_SECONDS = 3.0
+"""How long a poll may take, before the connection counts as lost."""
+RETRY_SECONDS = (0.05, 1.0)
+"""The first and the longest wait before connecting again."""
+
+log = logging.getLogger(__name__)
+
+
+class ListenerMode(StrEnum):
+    """How changes become known."""
+
+    NOTIFY = "NOTIFY"
+    POLL = "POLL"
+    OFF = "OFF"
+
+
+class Freshness:
+    """The known generation, kept by one listening connection and by every statement that is sent."""
+
+    def __init__(self) -> None:
+        self.tracked = False
+        """Whether every change of the database is recorded; else nothing may be kept."""
+        self.complete = True
+        """Whether the tables are there."""
+        self.generation: int | None = None
+        """The last one seen, known or not."""
+        self.identity = ""
+        """Which database it is of."""
+        self.confirmed_at: datetime | None = None
+        """By the database's clock."""
+        self.reconnects = 0
+        self.epoch = 0
+        """Counts the times that everything kept became worthless."""
+        self.rewinds = 0
+        """Counts the times that a generation was smaller than one before: another database, or a restored one."""
+        self._confirmed = float("-inf")
+        self._notified = float("-inf")
+        self._echoes = False
+        self._polled = asyncio.Condition()
+        self._listening = False
+
+    @property
+    def mode(self) -> ListenerMode:
+        """How changes become known now."""
+        if not self.tracked:
+            return ListenerMode.OFF
+        return ListenerMode.NOTIFY if self._echoes else ListenerMode.POLL
+
+    def known(self) -> int | None:
+        """Give the generation under which what is kept may be served; None where nothing may."""
+        if not self.tracked or self._confirmed <= self._notified:
+            return None
+        return self.generation if time.monotonic() - self._confirmed < CONFIRMED_SECONDS else None
+
+    def observe(self, reading: Reading) -> None:
+        """Take what a statement says of the generation. Not for a statement within a longer snapshot."""
+        if reading.generation is None:
+            return
+        if self.generation is None or reading.generation > self.generation:
+            self.generation, self._confirmed = reading.generation, reading.sent
+        elif reading.generation == self.generation:
+            self._confirmed = max(self._confirmed, reading.sent)
+        elif reading.sent > self._confirmed:
+            self.rewinds += 1
+            self._forget()
+            self.generation, self._confirmed = reading.generation, reading.sent
+
+    async def confirmed(self) -> None:
+        """Wait until the listening connection has read how things stand, the next time."""
+        async with self._polled:
+            await self._polled.wait()
+
+    def _forget(self) -> None:
+        self.epoch += 1
+        self.generation = None
+
+    async def listen(self, database: Database) -> None:
+        """Keep the generation known until cancelled, through whatever happens to the connection."""
+        delay, longest = RETRY_SECONDS
+        while True:
+            try:
+                await self._session(database)
+            except (DatabaseUnavailable, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                if self._listening or delay == RETRY_SECONDS[0]:
+                    log.warning("The listening connection is lost and will be made again: %s", error)
+            if self._listening:
+                self._listening = False
+                self.reconnects += 1
+                delay = RETRY_SECONDS[0]
+            await asyncio.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+            delay = min(2 * delay, longest)
+
+    async def _session(self, database: Database) -> None:
+        connection = await database.connect()
+        try:
+            woken = asyncio.Event()
+            self._echoes = await self._subscribe(connection, woken)
+            self._forget()
+            self.tracked = False
+            while True:
+                woken.clear()
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    await self._poll(database, connection)
+                self._listening = True
+                async with self._polled:
+                    self._polled.notify_all()
+                try:
+                    await asyncio.wait_for(woken.wait(), POLL_SECONDS)
+                except TimeoutError:
+                    continue
+                if connection.is_closed():
+                    raise DatabaseUnavailable("the database closed it")
+        finally:
+            connection.terminate()
+
+    async def _subscribe(self, connection: "asyncpg.Connection[asyncpg.Record]", woken: asyncio.Event) -> bool:
+        """Listen, and say whether what is sent to the channel comes back: behind a pooler it may not."""
+        nonce, echoed = secrets.token_hex(8), asyncio.Event()
+
+        def notified(_: object, __: int, ___: str, payload: object) -> None:
+            match _read(payload):
+                case {"nonce": said}:
+                    if said == nonce:
+                        echoed.set()
+                case {"family": family} if family != "groups":
+                    pass
+                case _:
+                    self._notified = time.monotonic()
+                    woken.set()
+
+        connection.add_termination_listener(lambda _: woken.set())
+        try:
+            await connection.add_listener(CHANNEL, notified)
+            await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, orjson.dumps({"nonce": nonce}).decode())
+            await asyncio.wait_for(echoed.wait(), ECHO_SECONDS)
+        except (TimeoutError, asyncpg.PostgresError) as error:
+            log.warning("Notifications do not come through this connection (%s): polling instead.", error)
+            return False
+        return True
+
+    async def _poll(self, database: Database, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        stamped = self.tracked
+        reading = await database.fetch("tracking", stamped=stamped, connection=connection)
+        (row,) = reading.rows
+        if row["identity"] != self.identity:
+            self._forget()
+            self.identity = row["identity"]
+        if row["tracked"] != self.tracked or self.confirmed_at is None:
+            _say(complete=row["complete"], tracked=row["tracked"])
+        self.complete, self.tracked, self.confirmed_at = row["complete"], row["tracked"], row["database_time"]
+        if stamped and self.tracked:
+            self.observe(reading)
+        elif self.tracked:
+            await self._poll(database, connection)
+
+
+def _read(payload: object) -> object:
+    try:
+        return orjson.loads(str(payload))
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _say(*, complete: bool, tracked: bool) -> None:
+    if not complete:
+        log.error("The database lacks tables; `stockgraph init` makes what is missing.")
+    elif not tracked:
+        log.warning(
+            "This database does not record its changes: every answer is read from it and nothing is kept in memory. "
+            "`stockgraph init` adds what records them."
+        )
+    else:
+        log.info("Changes of the database are recorded and followed.")

@@ -1,0 +1,5 @@
+"""`python -m graph`: the same as the `stockgraph` command."""
+
+from graph.cli import main
+
+main()

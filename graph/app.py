@@ -1,0 +1,92 @@
+"""The application: what a server process is made of, from start to stop, and its addresses."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from graph.context import GroupName, Operation, Runtime
+from graph.database import Database
+from graph.endpoint import GraphQLEndpoint
+from graph.errors import DatabaseUnavailable
+from graph.freshness import Freshness
+from graph.memo import Memo
+from graph.pages import graphiql_page, page_routes
+from graph.schema import make_schema
+from graph.settings import Settings
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings, *, listen: bool = True) -> AsyncIterator[Runtime]:
+    """Open what operations share; a process that does not listen keeps nothing in memory."""
+    freshness = Freshness()
+    stale = settings.outage == "stale"
+    async with Database(settings.database_url or "") as database:
+        runtime = Runtime(
+            settings=settings,
+            database=database,
+            freshness=freshness,
+            directories=Memo(
+                "directories",
+                freshness,
+                lambda rows: tuple(GroupName(*row) for row in rows),
+                redis_url=settings.cache_url,
+                serve_stale=stale,
+            ),
+            universes=Memo("universes", freshness, tuple, redis_url=settings.cache_url, serve_stale=stale),
+        )
+        listening = asyncio.create_task(freshness.listen(database)) if listen else None
+        try:
+            yield runtime
+        finally:
+            if listening:
+                listening.cancel()
+                await asyncio.wait([listening])
+            await runtime.directories.close()
+            await runtime.universes.close()
+
+
+def create_app(settings: Settings) -> Starlette:
+    """Make the application; its lifespan opens and closes what it needs."""
+    runtime: Runtime
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        nonlocal runtime
+        async with open_runtime(settings) as runtime:
+            yield
+
+    async def alive(_: Request) -> Response:
+        """The process lives."""
+        return PlainTextResponse("ok\n")
+
+    async def ready(_: Request) -> Response:
+        """It can answer: the database does, and has the tables."""
+        try:
+            reading = await runtime.database.fetch("tracking", stamped=False)
+        except DatabaseUnavailable as error:
+            return JSONResponse({"ready": False, "reason": str(error)}, status_code=503)
+        if not reading.rows[0]["complete"]:
+            reason = "The database lacks tables; `stockgraph init` makes what is missing."
+            return JSONResponse({"ready": False, "reason": reason}, status_code=503)
+        return JSONResponse({"ready": True})
+
+    endpoint = GraphQLEndpoint(make_schema(), lambda: Operation(runtime), graphiql_page)
+    return Starlette(
+        lifespan=lifespan,
+        routes=[
+            Route("/graphql", endpoint),
+            Route("/healthz", alive),
+            Route("/readyz", ready),
+            *page_routes(),
+        ],
+    )
+
+
+def from_environment() -> Starlette:
+    """Make the application of a worker process, which reads its settings from the environment."""
+    return create_app(Settings.from_environment())

@@ -1,0 +1,86 @@
+"""How the server does."""
+
+from datetime import datetime
+from importlib.metadata import version
+
+import strawberry
+
+from graph.context import Info
+from graph.freshness import ListenerMode
+from graph.memo import Figures
+
+strawberry.enum(ListenerMode)
+
+
+@strawberry.type
+class ListenerStatus:
+    """How changes of the database become known."""
+
+    mode: ListenerMode
+    """NOTIFY: by notification, and polled beside it; POLL: polled alone; OFF: not, so that nothing is kept in memory."""
+    confirmed_at: datetime | None
+    """When the generation was last confirmed, by the database's clock."""
+    reconnects: int
+    """How often the listening connection was made again."""
+
+
+@strawberry.type
+class MemoStatus:
+    """How a memory does, since the server's start."""
+
+    entries: int
+    """How many it holds."""
+    bytes: int | None
+    """What they take, by estimate; null where a Redis holds them."""
+    hits: int
+    """Requests answered by it."""
+    misses: int
+    """Requests that had to ask the database."""
+    evictions: int
+    """Entries put out for want of room."""
+
+    @classmethod
+    def of(cls, figures: Figures) -> "MemoStatus":
+        """Take a memo's figures."""
+        return cls(**figures._asdict())
+
+
+@strawberry.type
+class Status:
+    """How the server does."""
+
+    generation: str
+    """Which state of the database this answer was read from: it grows with each change; `untracked` where nobody counts."""
+    database_time: datetime
+    """The database's clock."""
+    listener: ListenerStatus
+    """How changes become known."""
+    universes: MemoStatus
+    """The memory of universes."""
+    answers: MemoStatus
+    """The memory of whole answers; none are kept yet."""
+    version: str
+    """Of the server."""
+
+
+@strawberry.type
+class StatusQuery:
+    """The query of the status."""
+
+    @strawberry.field
+    async def status(self, info: Info) -> Status:
+        """How the server does."""
+        runtime = info.context.runtime
+        (row,) = await info.context.fetch("tracking")
+        return Status(
+            generation=str(row["generation"]) if "generation" in row else "untracked",
+            database_time=row["database_time"],
+            listener=ListenerStatus(
+                mode=runtime.freshness.mode,
+                confirmed_at=runtime.freshness.confirmed_at,
+                reconnects=runtime.freshness.reconnects,
+            ),
+            universes=MemoStatus.of(runtime.universes.figures()),
+            answers=MemoStatus(entries=0, bytes=0, hits=0, misses=0, evictions=0),
+            version=version("stockgraph"),
+        )

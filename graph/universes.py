@@ -1,0 +1,137 @@
+"""Universes: the symbols that a key such as `SPY:QQQ:dow30` stands for."""
+
+import difflib
+from collections.abc import Sequence
+
+import strawberry
+
+from graph.connections import Connection, page
+from graph.context import GroupName, Info, Operation
+from graph.errors import UnknownGroup
+from graph.keys import Atom, Part, canonical, choose, evaluate, leaves, parse, render, write_name
+from graph.nodes import Environment, Group, Row, Stock
+
+NEAR = 3
+"""How many near matches an unknown name is answered with."""
+
+
+async def find_groups(operation: Operation, parts: Sequence[Part], environment: str) -> dict[Part, Atom]:
+    """Find the group that each part of a key names; UnknownGroup or AmbiguousGroup where one names none or several."""
+    directory = await operation.remember(
+        operation.runtime.directories, environment, _directory, "group_names", [(environment,)]
+    )
+    folded = {part.name.casefold() for part in parts}
+    bearing: dict[str, list[GroupName]] = {name: [] for name in folded}
+    for group in directory:
+        if group.folded in folded:
+            bearing[group.folded].append(group)
+    found = {}
+    for part in parts:
+        namesakes = bearing[part.name.casefold()]
+        chosen = choose(part.name, [each for each in namesakes if part.type is None or each.type == part.type])
+        if chosen is None:
+            raise _unknown(part, directory)
+        name = write_name(chosen.name)
+        found[part] = Atom(name if len(namesakes) == 1 else f"{chosen.type}/{name}", chosen.id)
+    return found
+
+
+def _directory(answers: Sequence[Sequence[Row]]) -> tuple[GroupName, ...]:
+    return tuple(GroupName(row["id"], row["name"], row["type"], row["name"].casefold()) for row in answers[0])
+
+
+def _unknown(part: Part, directory: Sequence[GroupName]) -> UnknownGroup:
+    of_type = [group for group in directory if part.type is None or group.type == part.type]
+    spelled = {group.folded: group.name for group in of_type}
+    near = [spelled[name] for name in difflib.get_close_matches(part.name.casefold(), spelled, NEAR)]
+    written = write_name(part.name) if part.type is None else f"{part.type}/{write_name(part.name)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else "`groups` lists those there are."
+    return UnknownGroup(f"There is no group {written}; {hint}", group=written, near=near)
+
+
+@strawberry.type
+class Universe:
+    """A set of stocks, written as a key over groups."""
+
+    key: str
+    """The key in its canonical form: what is one set however it is written has one key."""
+    symbols: list[str]
+    """All symbols, sorted."""
+    atoms: strawberry.Private[tuple[Atom, ...]]
+    environment: strawberry.Private[str]
+
+    @strawberry.field
+    def size(self) -> int:
+        """How many symbols it has."""
+        return len(self.symbols)
+
+    @strawberry.field
+    async def groups(self, info: Info) -> list[Group]:
+        """The groups that the key names, in the order of its canonical form."""
+        answers = await info.context.every(
+            "groups_by_id", [(atom.group, self.environment) for atom in self.atoms]
+        )
+        return [Group.of(row) for rows in answers for row in rows]
+
+    @strawberry.field
+    async def stocks(self, info: Info, first: int | None = None, after: str | None = None) -> Connection[Stock]:
+        """Its stocks, by symbol.
+
+        Args:
+            first: How many at most; without it all of them, up to the server's cap.
+            after: The `endCursor` of the page before.
+
+        """
+        asked = page(first, after, (str,), "universe", self.environment, self.key)
+        (passed,) = asked.after or [""]
+        symbols = [symbol for symbol in self.symbols if symbol > passed][: asked.rows]
+        answers = await info.context.every("stocks", [(symbol, self.environment) for symbol in symbols])
+
+        async def count() -> int:
+            return len(self.symbols)
+
+        return asked.connection(
+            [row for rows in answers for row in rows],
+            lambda row: Stock.of(row, self.environment),
+            lambda row: [row["symbol"]],
+            count,
+        )
+
+
+@strawberry.type
+class UniverseQuery:
+    """The query of universes."""
+
+    @strawberry.field
+    async def universe(self, info: Info, key: str, environment: Environment | None = None) -> Universe:
+        """The stocks that a key stands for: `SPY:QQQ` in either, `SPY&QQQ` in both, `SPY-QQQ` in the first only.
+
+        Args:
+            key: Names of groups with `:`, `&`, `-` and parentheses between them; `SECTOR/energy` where a name alone is
+                ambiguous, double quotes around a name with signs or white space.
+            environment: Whose groups are meant; the server's setting unless given.
+
+        """
+        operation = info.context
+        named = environment or operation.environment
+        tree = parse(key)
+        parts = [leaf for leaf in dict.fromkeys(leaves(tree)) if isinstance(leaf, Part)]
+        expression = canonical(tree, await find_groups(operation, parts, named))
+        atoms = tuple(atom for atom in dict.fromkeys(leaves(expression)) if isinstance(atom, Atom))
+
+        def shape(answers: Sequence[Sequence[Row]]) -> tuple[str, ...]:
+            members = {
+                atom.group: frozenset(rows[0]["symbols"] if rows else ())
+                for atom, rows in zip(atoms, answers, strict=True)
+            }
+            return tuple(sorted(evaluate(expression, members)))
+
+        symbols = await operation.remember(
+            operation.runtime.universes,
+            render(expression, lambda atom: str(atom.group)),
+            shape,
+            "group_symbols",
+            [(atom.group,) for atom in atoms],
+        )
+        operation.charge(len(symbols))
+        return Universe(key=render(expression), symbols=list(symbols), atoms=atoms, environment=named)

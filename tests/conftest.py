@@ -1,0 +1,173 @@
+"""A real PostgreSQL for every test: the embedded one, or the server that TEST_DATABASE_URL names."""
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from graph.app import open_runtime
+from graph.context import Operation, Runtime
+from graph.embedded import embedded_postgres
+from graph.schema import make_schema
+from graph.settings import Settings
+from graph.tables import make_tables
+
+MARKET = Path(__file__).parent / "data" / "market.sql"
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """A PostgreSQL whose databases tests may make and drop."""
+    given = os.environ.get("TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    # not pytest's own folder, which the unprivileged user that a root's PostgreSQL runs as cannot enter
+    home = Path(tempfile.mkdtemp(prefix="stockgraph-tests-"))
+    home.chmod(0o755)
+    try:
+        with embedded_postgres(home) as url:
+            yield url
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def database_at(server_url: str, name: str) -> str:
+    """The URL of another database of the same server."""
+    return urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
+
+
+class Databases:
+    """Makes databases, from a template where one is named, and drops them all."""
+
+    def __init__(self, server_url: str) -> None:
+        self._server_url = server_url
+        self._made: list[str] = []
+
+    async def _run(self, *statements: str) -> None:
+        connection = await asyncpg.connect(self._server_url)
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    async def make(self, template: str = "template1") -> str:
+        """Make a database of its own for a test; its URL."""
+        name = f"stockgraph_test_{os.getpid()}_{next(_numbers)}"
+        await self._run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self._made.append(name)
+        return database_at(self._server_url, name)
+
+    async def drop(self) -> None:
+        """Drop what was made."""
+        await self._run(*(f"DROP DATABASE {name} WITH (FORCE)" for name in self._made))
+
+
+@pytest.fixture(scope="session")
+async def databases(server_url: str) -> AsyncIterator[Databases]:
+    """Makes databases for the session."""
+    made = Databases(server_url)
+    yield made
+    await made.drop()
+
+
+async def _template(databases: Databases, *scripts: str) -> str:
+    url = await databases.make()
+    connection = await asyncpg.connect(url)
+    try:
+        await make_tables(connection)
+        for script in scripts:
+            await connection.execute(script)
+    finally:
+        await connection.close()
+    return urlsplit(url).path[1:]
+
+
+@pytest.fixture(scope="session")
+async def empty_template(databases: Databases) -> str:
+    """A database with the tables and nothing in them."""
+    return await _template(databases)
+
+
+@pytest.fixture(scope="session")
+async def market_template(databases: Databases) -> str:
+    """A database with the small market."""
+    return await _template(databases, MARKET.read_text())
+
+
+@pytest.fixture
+async def bare_url(databases: Databases) -> str:
+    """A database with nothing in it, not even tables."""
+    return await databases.make()
+
+
+@pytest.fixture
+async def database_url(databases: Databases, empty_template: str) -> str:
+    """A database of the test's own, its tables empty."""
+    return await databases.make(empty_template)
+
+
+@pytest.fixture
+async def market_url(databases: Databases, market_template: str) -> str:
+    """A database of the test's own, with the small market in it."""
+    return await databases.make(market_template)
+
+
+@pytest.fixture
+async def connection(market_url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """What a foreign writer would use on the market: a plain connection."""
+    opened = await asyncpg.connect(market_url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def runtime(market_url: str) -> AsyncIterator[Runtime]:
+    """A server's insides over the market, listening, once it knows the generation."""
+    async with open_runtime(Settings(database_url=market_url)) as opened:
+        await opened.freshness.confirmed()
+        yield opened
+
+
+SCHEMA = make_schema()
+
+
+class Answer(dict[str, Any]):
+    """The answer to a query, and the names of the statements that were sent for it."""
+
+    statements: list[str]
+
+
+Ask = Callable[..., Awaitable[Answer]]
+
+
+def asker(runtime: Runtime) -> Ask:
+    """Make a function that runs a query over a runtime."""
+
+    async def ask(query: str, **variables: Any) -> Answer:
+        operation = Operation(runtime)
+        result = await SCHEMA.execute(query, variable_values=variables, context_value=operation)
+        answer = Answer(data=result.data)
+        if result.errors:
+            answer["errors"] = [error.formatted for error in result.errors]
+        if result.extensions:
+            answer["extensions"] = result.extensions
+        answer.statements = operation.statements
+        return answer
+
+    return ask
+
+
+@pytest.fixture
+def ask(runtime: Runtime) -> Ask:
+    """Run a query against the market; the whole answer, statements beside it."""
+    return asker(runtime)

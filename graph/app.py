@@ -9,11 +9,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from graph.context import GroupName, Operation, Runtime
+from graph.context import Operation, Runtime
 from graph.database import Database
 from graph.endpoint import GraphQLEndpoint
 from graph.errors import DatabaseUnavailable
 from graph.freshness import Freshness
+from graph.keys import GroupName
 from graph.memo import Memo
 from graph.pages import graphiql_page, page_routes
 from graph.schema import make_schema

@@ -128,7 +128,7 @@ def _read(mark: str, cursor: str, shape: Sequence[type | tuple[type, ...]]) -> P
         raise BadCursor(
             "This cursor belongs to another list; use it with the same parent, filters and order that it came from."
         )
-    return position
+    return list(position)
 
 
 def _fits(value: object, kind: type | tuple[type, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""What the resolvers of one operation share: batches, the budget, and the agreement of all they read on one generation."""
+"""What the resolvers of one operation share: batches, a budget, and agreement on the generation of all they read."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from zoneinfo import ZoneInfo
 
 import asyncpg
@@ -16,6 +16,7 @@ from strawberry.dataloader import DataLoader
 from graph.database import Connection, Database, Reading
 from graph.errors import LimitExceeded
 from graph.freshness import Freshness
+from graph.keys import GroupName
 from graph.memo import Memo, Remembered
 from graph.settings import Settings
 
@@ -23,19 +24,10 @@ MAX_OBJECTS = 100_000
 """Rows and list items that one operation may resolve to."""
 
 Key: TypeAlias = tuple[Any, ...]
-Answer: TypeAlias = tuple[list[asyncpg.Record], int | None]
+Row: TypeAlias = asyncpg.Record
+Answer: TypeAlias = tuple[list[Row], int | None]
 """The rows of a key, and the generation they were read in."""
 Value = TypeVar("Value")
-
-
-class GroupName(NamedTuple):
-    """A group as a universe key can name it."""
-
-    id: int
-    name: str
-    type: str
-    folded: str
-    """The name without regard to case."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +92,7 @@ class _Attempt:
 
 
 class Operation:
-    """One operation. It may take more than one attempt: where what it read was not of one generation, it begins anew."""
+    """One operation; where what it read was not of one generation, it takes another attempt."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
@@ -151,7 +143,7 @@ class Operation:
             freshness.observe(reading)
         return reading
 
-    async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+    async def fetch(self, statement: str, *arguments: Any) -> list[Row]:
         """Give the rows of a statement that answers one question and not many keys."""
         attempt = self._attempt
         reading = await attempt.read(statement, *arguments)
@@ -159,7 +151,7 @@ class Operation:
         self.charge(len(reading.rows))
         return reading.rows
 
-    async def many(self, statement: str, *key: Any) -> list[asyncpg.Record]:
+    async def many(self, statement: str, *key: Any) -> list[Row]:
         """Give a statement's rows for one key: all keys that are asked for meanwhile go with it in one batch."""
         attempt = self._attempt
         rows, generation = await attempt.loader(statement).load(key)
@@ -167,7 +159,7 @@ class Operation:
         self.charge(len(rows))
         return rows
 
-    async def every(self, statement: str, keys: list[Key]) -> list[list[asyncpg.Record]]:
+    async def every(self, statement: str, keys: list[Key]) -> list[list[Row]]:
         """Give a statement's rows for each of some keys, in their order."""
         attempt = self._attempt
         answers = await attempt.loader(statement).load_many(keys)
@@ -176,7 +168,7 @@ class Operation:
             self.charge(len(rows))
         return [rows for rows, _ in answers]
 
-    async def one(self, statement: str, *key: Any) -> asyncpg.Record | None:
+    async def one(self, statement: str, *key: Any) -> Row | None:
         """Give a statement's only row for a key, or None."""
         rows = await self.many(statement, *key)
         return rows[0] if rows else None
@@ -185,7 +177,7 @@ class Operation:
         self,
         memo: Memo[Value],
         name: str,
-        shape: Callable[[list[list[asyncpg.Record]]], Value],
+        shape: Callable[[list[list[Row]]], Value],
         statement: str,
         keys: list[Key],
     ) -> Value:

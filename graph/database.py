@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import asyncpg
 
@@ -51,9 +51,9 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._pool: "asyncpg.Pool[asyncpg.Record] | None" = None
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
-    async def __aenter__(self) -> "Database":
+    async def __aenter__(self) -> Self:
         """Make the pool; no connection is opened yet, so that a server can start before its database."""
         self._pool = await asyncpg.create_pool(
             self._url, min_size=0, max_size=POOL_SIZE, timeout=CONNECT_SECONDS, command_timeout=STATEMENT_SECONDS
@@ -65,10 +65,12 @@ class Database:
         if self._pool:
             self._pool.terminate()
 
-    async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
-        """Open a connection outside the pool: one that listens."""
+    async def connect(
+        self, *, statement_seconds: float | None = STATEMENT_SECONDS
+    ) -> "asyncpg.Connection[asyncpg.Record]":
+        """Open a connection outside the pool: one that listens or writes."""
         with _answered():
-            return await asyncpg.connect(self._url, timeout=CONNECT_SECONDS, command_timeout=STATEMENT_SECONDS)
+            return await asyncpg.connect(self._url, timeout=CONNECT_SECONDS, command_timeout=statement_seconds)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -124,7 +126,9 @@ class _answered:  # noqa: N801 - reads as the phrase it is
                     f"The database lacks tables ({error.message}); `stockgraph init` makes what is missing."
                 ) from error
             case asyncpg.ClientConfigurationError():
-                raise DatabaseUnavailable("DATABASE_URL is not of the form postgresql://user:password@host/database.") from error
+                raise DatabaseUnavailable(
+                    "DATABASE_URL is not of the form postgresql://user:password@host/database."
+                ) from error
             case asyncpg.QueryCanceledError() | TimeoutError():
                 raise DatabaseUnavailable("The database did not answer in time; try again.") from error
             case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():

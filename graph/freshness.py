@@ -1,9 +1,9 @@
 """What may still be believed: the generation of the database, and how lately it was confirmed.
 
 The database counts its changes (schema.sql); the count that a snapshot shows is the generation of all that is read from
-it. What is kept in memory is served only while its generation is the known one, and the known one is known only while
-the reading that confirmed it was sent less than CONFIRMED_SECONDS ago and no change was notified since. So a request that
-comes a second after a commit sees it, whatever was lost on the way.
+it. What is kept in memory is served only while its generation is the known one, and that is known only while the reading
+that confirmed it was sent less than CONFIRMED_SECONDS ago and no change was notified since. So a request that comes a
+second after a commit sees it, whatever was lost on the way.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ CHANNEL = "stockgraph"
 CONFIRMED_SECONDS = 0.9
 POLL_SECONDS = 0.25
 ECHO_SECONDS = 2.0
-"""How long the database may take to send back what is sent to the channel, before notifications count as not working."""
+"""How long the database may take to send back what the channel is sent; past that notifications do not work here."""
 HEARTBEAT_SECONDS = 3.0
 """How long a poll may take, before the connection counts as lost."""
 RETRY_SECONDS = (0.05, 1.0)

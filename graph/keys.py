@@ -8,7 +8,7 @@ every key has a form in which order, repetition and needless parentheses are gon
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 from graph.errors import AmbiguousGroup, InvalidKey, LimitExceeded
 
@@ -18,6 +18,8 @@ MAX_PARTS = 100
 """Groups named in a key."""
 MAX_DEPTH = 20
 """Parentheses within parentheses."""
+
+TYPES = ("CUSTOM", "ETF", "SECTOR", "SEGMENT", "THEME", "UNIVERSE")
 
 _TOKEN = re.compile(r'\s*(?:(?P<sign>[:&()/-])|"(?P<quoted>(?:[^"]|"")+)"|(?P<bare>[^\s:&\-()/"]+))')
 _BARE = re.compile(r'[^\s:&\-()/"]+')
@@ -114,7 +116,8 @@ class _Parser:
         return Union(tuple(terms))
 
     def chain(self) -> Expression:
-        included, excluded = [self.operand()], []
+        included: list[Expression] = [self.operand()]
+        excluded: list[Expression] = []
         while (sign := self.sign()) in ("&", "-"):
             self.advance()
             (included if sign == "&" else excluded).append(self.operand())
@@ -135,19 +138,20 @@ class _Parser:
         return self.part()
 
     def part(self) -> Part:
-        first, quoted = self.name()
-        if self.sign() != "/":
-            return self.found(Part(None, first))
-        if quoted:
-            self.fail("has a quoted name before the slash, where only a type such as SECTOR may stand")
-        self.advance()
-        return self.found(Part(first.upper(), self.name()[0]))
-
-    def found(self, part: Part) -> Part:
         self.parts += 1
         if self.parts > MAX_PARTS:
             raise LimitExceeded(f"The key names more than {MAX_PARTS} groups.")
-        return part
+        start = self.start
+        first, quoted = self.name()
+        if self.sign() != "/":
+            return Part(None, first)
+        if quoted:
+            self.fail("has a quoted name before the slash, where only a type such as SECTOR may stand")
+        if first.upper() not in TYPES:
+            self.start = start
+            self.fail(f"has no such type as {first}; there are {', '.join(TYPES)}")
+        self.advance()
+        return Part(first.upper(), self.name()[0])
 
     def name(self) -> tuple[str, bool]:
         if self.token is None or self.token["sign"]:
@@ -238,26 +242,19 @@ def evaluate(expression: Expression, members: Mapping[int, frozenset[str]]) -> f
             raise TypeError("only a canonical expression can be evaluated")
 
 
-class Named(Protocol):
-    """A group, as far as its name goes."""
+class GroupName(NamedTuple):
+    """A group as a key can name it."""
 
-    @property
-    def name(self) -> str:
-        """The name as spelled."""
-
-    @property
-    def type(self) -> str:
-        """ETF, THEME, ..."""
+    id: int
+    name: str
+    type: str
 
 
-Candidate = TypeVar("Candidate", bound=Named)
-
-
-def choose(name: str, candidates: Sequence[Candidate]) -> Candidate | None:
+def choose(name: str, candidates: Sequence[GroupName]) -> GroupName | None:
     """Choose what a name means among the groups that bear it in whatever case.
 
-    Of two in one type the exact spelling wins; anything else that leaves a choice is an AmbiguousGroup. None if there are
-    no candidates.
+    Of two in one type the exact spelling wins; anything else that leaves a choice is an AmbiguousGroup. None if there
+    are no candidates.
     """
     if len({candidate.type for candidate in candidates}) == 1 and len(candidates) > 1:
         exact = [candidate for candidate in candidates if candidate.name == name]

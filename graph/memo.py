@@ -63,7 +63,7 @@ class Memo(Generic[Value]):
     Values are frozen: made of tuples, texts and numbers. `thaw` makes one again from its JSON, for a Redis.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a decision of its own
+    def __init__(
         self,
         name: str,
         freshness: Freshness,

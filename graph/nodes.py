@@ -2,25 +2,24 @@
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import orjson
 import strawberry
 from strawberry.scalars import JSON
 
 from graph.connections import MAX_PAGE, Connection, Position, page
-from graph.context import Info
+from graph.context import Info, Row
 from graph.errors import InvalidArgument
-from graph.keys import choose
-from graph.settings import EnvironmentName
+from graph.keys import GroupName, choose
+from graph.settings import Environment
 
-Row: TypeAlias = Mapping[str, Any]
 ID: TypeAlias = strawberry.ID
 
-Environment = strawberry.enum(EnvironmentName, name="Environment")
+strawberry.enum(Environment)
 
 
 @strawberry.enum
@@ -82,6 +81,7 @@ class Stock(Node):
 
     @property
     def key(self) -> str:
+        """Its symbol."""
         return self.symbol
 
     @classmethod
@@ -106,12 +106,12 @@ class Stock(Node):
         return found[0].group if found else None
 
     @strawberry.field
-    async def groups(self, info: Info, type: list[GroupType] | None = None) -> "list[Group]":  # noqa: A002
+    async def groups(self, info: Info, type: list[GroupType] | None = None) -> "list[Group]":
         """The groups that hold it, of the types asked for: the one it weighs most in first, then by name."""
         return [each.group for each in await self._memberships(info, type)]
 
     @strawberry.field
-    async def memberships(self, info: Info, type: list[GroupType] | None = None) -> "list[Membership]":  # noqa: A002
+    async def memberships(self, info: Info, type: list[GroupType] | None = None) -> "list[Membership]":
         """Its memberships in groups of the types asked for: heaviest first, then by the group's name."""
         return await self._memberships(info, type)
 
@@ -123,7 +123,7 @@ class Exposure:
     group: "Group | None"
     """Where it lies; null for the members that lie in no group of that type."""
     weight: float | None
-    """The sum of these members' weights, a fraction; groups that overlap may exceed the total. Null where none has one."""
+    """The sum of these members' weights, a fraction; groups that overlap may exceed the total. Null if none has one."""
     count: int
     """How many members these are."""
 
@@ -144,6 +144,7 @@ class Group(Node):
 
     @property
     def key(self) -> int:
+        """Its number in the table."""
         number: int = self.row["id"]
         return number
 
@@ -155,7 +156,7 @@ class Group(Node):
             name=row["name"],
             type=GroupType(row["type"]),
             description=row["description"],
-            environment=EnvironmentName(row["environment"]),
+            environment=Environment(row["environment"]),
             row=row,
         )
 
@@ -229,12 +230,9 @@ class Group(Node):
             order_by: Their order.
 
         """
-        if order_by is not MemberOrder.SYMBOL_ASC:
-            statement, columns, shape = "members_by_weight", ("weight", "symbol", "id"), _BY_WEIGHT
-        else:
-            statement, columns, shape = "members_by_symbol", ("symbol", "id"), _BY_SYMBOL
-        asked = page(first, after, shape, statement, self.key)
-        rows = await info.context.many(statement, self.key, asked.rows, *(asked.after or [None] * len(shape)))
+        statement, columns = _MEMBER_ORDERS[order_by or MemberOrder.WEIGHT_DESC]
+        asked = page(first, after, tuple(columns.values()), statement, self.key)
+        rows = await info.context.many(statement, self.key, asked.rows, *(asked.after or [None] * len(columns)))
         return asked.connection(
             rows,
             lambda row: Membership.of(row, self, Stock.of(row, self.environment_name)),
@@ -247,22 +245,23 @@ class Group(Node):
         """What share of it lies in each group of a type: heaviest first, then by count and name."""
         rows = await info.context.many("exposures", self.key, by or GroupType.SECTOR, self.environment_name)
         return [
-            Exposure(
-                group=None if row["id"] is None else Group.of(row), weight=row["weight"], count=row["total"]
-            )
+            Exposure(group=None if row["id"] is None else Group.of(row), weight=row["weight"], count=row["total"])
             for row in rows
         ]
 
 
-_BY_WEIGHT = ((float, type(None)), str, int)
-_BY_SYMBOL = (str, int)
+_MEMBER_ORDERS: dict[MemberOrder, tuple[str, dict[str, type | tuple[type, ...]]]] = {
+    MemberOrder.WEIGHT_DESC: ("members_by_weight", {"weight": (float, type(None)), "symbol": str, "id": int}),
+    MemberOrder.SYMBOL_ASC: ("members_by_symbol", {"symbol": str, "id": int}),
+}
+"""For each order its statement, and the columns that order, with the types that a cursor holds."""
 
 
 def _position(*columns: str) -> Callable[[Row], Position]:
     return lambda row: [row[column] for column in columns]
 
 
-def _symbols(answers: Sequence[Sequence[Row]]) -> tuple[str, ...]:
+def _symbols(answers: list[list[Row]]) -> tuple[str, ...]:
     return tuple(answers[0][0]["symbols"]) if answers[0] else ()
 
 
@@ -328,7 +327,7 @@ class NodesQuery:
         self,
         info: Info,
         name: str,
-        type: GroupType | None = None,  # noqa: A002
+        type: GroupType | None = None,
         environment: Environment | None = None,
     ) -> Group | None:
         """A group by its name, whatever the case; null where there is none.
@@ -340,13 +339,15 @@ class NodesQuery:
 
         """
         rows = await info.context.many("groups_named", name, environment or info.context.environment)
-        return choose(name, [group for group in map(Group.of, rows) if type is None or group.type is type])
+        named = {GroupName(row["id"], row["name"], row["type"]): row for row in rows if type in (None, row["type"])}
+        chosen = choose(name, list(named))
+        return None if chosen is None else Group.of(named[chosen])
 
     @strawberry.field
-    async def groups(  # noqa: PLR0913 - the filters of the contract
+    async def groups(
         self,
         info: Info,
-        type: list[GroupType] | None = None,  # noqa: A002
+        type: list[GroupType] | None = None,
         search: str | None = None,
         min_members: int | None = None,
         max_members: int | None = None,
@@ -417,7 +418,7 @@ class NodesQuery:
         return [Stock.of(rows[0], named) if rows else None for rows in answers]
 
     @strawberry.field
-    async def node(self, info: Info, id: ID) -> Node | None:  # noqa: A002
+    async def node(self, info: Info, id: ID) -> Node | None:
         """Whatever has an id; null where nothing does.
 
         Args:

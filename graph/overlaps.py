@@ -6,8 +6,9 @@ import strawberry
 
 from graph.context import Info
 from graph.errors import InvalidArgument
-from graph.keys import Part, parse, leaves
-from graph.nodes import Environment, Group
+from graph.keys import Part, leaves, parse
+from graph.nodes import Group
+from graph.settings import Environment
 from graph.universes import find_groups
 
 MAX_GROUPS = 50
@@ -56,8 +57,7 @@ class OverlapQuery:
         counts = await operation.every("member_counts", [(number,) for number in ids])
         shared = {(row["a"], row["b"]): row for row in await operation.fetch("overlaps", ids)}
         known = {
-            number: (Group.of(row), count["total"])
-            for number, (row,), (count,) in zip(ids, rows, counts, strict=True)
+            number: (Group.of(row), count["total"]) for number, (row,), (count,) in zip(ids, rows, counts, strict=True)
         }
         answer = []
         for first, second in combinations(ids, 2):

@@ -37,7 +37,7 @@ class Query(NodesQuery, UniverseQuery, SearchQuery, OverlapQuery, StatusQuery):
 class GraphSchema(strawberry.Schema):
     """Runs operations against `Operation` contexts; errors that a client may not read are masked."""
 
-    async def execute(self, query: str | None, *args: Any, **kwargs: Any) -> ExecutionResult:  # type: ignore[override]
+    async def execute(self, query: str | None, *args: Any, **kwargs: Any) -> ExecutionResult:
         """Run a query until all that it read was of one generation of the database."""
         operation = kwargs["context_value"]
         assert isinstance(operation, Operation)  # noqa: S101 - the server's own callers
@@ -90,7 +90,7 @@ _DateTime = strawberry.scalar(
 
 
 def _describe(schema: strawberry.Schema) -> None:
-    """Let docstrings be the descriptions of types, fields and arguments, and print no `= null` where nothing is given."""
+    """Let docstrings be the descriptions of types, fields and arguments, and have no argument default to null."""
     for concrete in schema.schema_converter.type_map.values():
         definition, made = concrete.definition, concrete.implementation
         if isinstance(definition, StrawberryEnumDefinition) and isinstance(made, GraphQLEnumType):

@@ -7,7 +7,8 @@ import strawberry
 from graph.connections import MAX_PAGE
 from graph.context import Info
 from graph.errors import InvalidArgument
-from graph.nodes import Environment, Group, Stock
+from graph.nodes import Group, Stock
+from graph.settings import Environment
 
 SearchHit = Annotated[Stock | Group, strawberry.union("SearchHit", description="A stock or a group that a text fits.")]
 
@@ -20,7 +21,7 @@ class SearchQuery:
     async def search(
         self, info: Info, text: str, first: int | None = 20, environment: Environment | None = None
     ) -> list[SearchHit]:
-        """Stocks and groups that a text fits, best match first: a symbol or name that equals it, begins with it, holds it.
+        """Stocks and groups that a text fits, best first: a symbol or name that equals it, begins with it, holds it.
 
         Args:
             text: Part of a symbol or name, whatever the case; an empty one fits nothing.

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from cyclopts import App, Group, Parameter
 
 
-class EnvironmentName(StrEnum):
+class Environment(StrEnum):
     """Which of the rows of one database are meant; those of one environment never show in another."""
 
     DEFAULT = "DEFAULT"
@@ -53,9 +53,9 @@ class Settings:
         ),
     ] = field(default=None, repr=False)
     environment: Annotated[
-        EnvironmentName,
+        Environment,
         Parameter(env_var="STOCKGRAPH_ENVIRONMENT", help="The environment whose groups are meant where none is named."),
-    ] = EnvironmentName.DEFAULT
+    ] = Environment.DEFAULT
     memo: Annotated[
         Switch, Parameter(env_var="STOCKGRAPH_MEMO", help="Remember universes; off is for measuring what that gives.")
     ] = "on"

@@ -17,7 +17,7 @@ class ListenerStatus:
     """How changes of the database become known."""
 
     mode: ListenerMode
-    """NOTIFY: by notification, and polled beside it; POLL: polled alone; OFF: not, so that nothing is kept in memory."""
+    """NOTIFY: by notification, and polled beside it; POLL: polled alone; OFF: not, and nothing is kept in memory."""
     confirmed_at: datetime | None
     """When the generation was last confirmed, by the database's clock."""
     reconnects: int
@@ -50,7 +50,7 @@ class Status:
     """How the server does."""
 
     generation: str
-    """Which state of the database this answer was read from: it grows with each change; `untracked` where nobody counts."""
+    """The state of the database that this was read from: it grows with each change; `untracked` where nobody counts."""
     database_time: datetime
     """The database's clock."""
     listener: ListenerStatus

@@ -6,44 +6,46 @@ from collections.abc import Sequence
 import strawberry
 
 from graph.connections import Connection, page
-from graph.context import GroupName, Info, Operation
+from graph.context import Info, Operation, Row
 from graph.errors import UnknownGroup
-from graph.keys import Atom, Part, canonical, choose, evaluate, leaves, parse, render, write_name
-from graph.nodes import Environment, Group, Row, Stock
+from graph.keys import Atom, GroupName, Part, canonical, choose, evaluate, leaves, parse, render, write_name
+from graph.nodes import Group, Stock
+from graph.settings import Environment
 
 NEAR = 3
 """How many near matches an unknown name is answered with."""
 
 
-async def find_groups(operation: Operation, parts: Sequence[Part], environment: str) -> dict[Part, Atom]:
+async def find_groups(operation: Operation, parts: Sequence[Part], environment: str) -> dict[Part | Atom, Atom]:
     """Find the group that each part of a key names; UnknownGroup or AmbiguousGroup where one names none or several."""
     directory = await operation.remember(
         operation.runtime.directories, environment, _directory, "group_names", [(environment,)]
     )
-    folded = {part.name.casefold() for part in parts}
-    bearing: dict[str, list[GroupName]] = {name: [] for name in folded}
+    bearing: dict[str, list[GroupName]] = {part.name.casefold(): [] for part in parts}
     for group in directory:
-        if group.folded in folded:
-            bearing[group.folded].append(group)
-    found = {}
+        namesakes = bearing.get(group.name.casefold())
+        if namesakes is not None:
+            namesakes.append(group)
+    found: dict[Part | Atom, Atom] = {}
     for part in parts:
         namesakes = bearing[part.name.casefold()]
-        chosen = choose(part.name, [each for each in namesakes if part.type is None or each.type == part.type])
+        chosen = choose(part.name, [each for each in namesakes if part.type in (None, each.type)])
         if chosen is None:
-            raise _unknown(part, directory)
+            raise _unknown(part, namesakes, directory)
         name = write_name(chosen.name)
         found[part] = Atom(name if len(namesakes) == 1 else f"{chosen.type}/{name}", chosen.id)
     return found
 
 
-def _directory(answers: Sequence[Sequence[Row]]) -> tuple[GroupName, ...]:
-    return tuple(GroupName(row["id"], row["name"], row["type"], row["name"].casefold()) for row in answers[0])
+def _directory(answers: list[list[Row]]) -> tuple[GroupName, ...]:
+    return tuple(GroupName(row["id"], row["name"], row["type"]) for row in answers[0])
 
 
-def _unknown(part: Part, directory: Sequence[GroupName]) -> UnknownGroup:
-    of_type = [group for group in directory if part.type is None or group.type == part.type]
-    spelled = {group.folded: group.name for group in of_type}
-    near = [spelled[name] for name in difflib.get_close_matches(part.name.casefold(), spelled, NEAR)]
+def _unknown(part: Part, namesakes: Sequence[GroupName], directory: Sequence[GroupName]) -> UnknownGroup:
+    spelled = {group.name.casefold(): group.name for group in directory if part.type in (None, group.type)}
+    near = [f"{group.type}/{write_name(group.name)}" for group in namesakes] or [
+        write_name(spelled[name]) for name in difflib.get_close_matches(part.name.casefold(), spelled, NEAR)
+    ]
     written = write_name(part.name) if part.type is None else f"{part.type}/{write_name(part.name)}"
     hint = f"did you mean {' or '.join(near)}?" if near else "`groups` lists those there are."
     return UnknownGroup(f"There is no group {written}; {hint}", group=written, near=near)
@@ -68,9 +70,7 @@ class Universe:
     @strawberry.field
     async def groups(self, info: Info) -> list[Group]:
         """The groups that the key names, in the order of its canonical form."""
-        answers = await info.context.every(
-            "groups_by_id", [(atom.group, self.environment) for atom in self.atoms]
-        )
+        answers = await info.context.every("groups_by_id", [(atom.group, self.environment) for atom in self.atoms])
         return [Group.of(row) for rows in answers for row in rows]
 
     @strawberry.field
@@ -119,7 +119,7 @@ class UniverseQuery:
         expression = canonical(tree, await find_groups(operation, parts, named))
         atoms = tuple(atom for atom in dict.fromkeys(leaves(expression)) if isinstance(atom, Atom))
 
-        def shape(answers: Sequence[Sequence[Row]]) -> tuple[str, ...]:
+        def shape(answers: list[list[Row]]) -> tuple[str, ...]:
             members = {
                 atom.group: frozenset(rows[0]["symbols"] if rows else ())
                 for atom, rows in zip(atoms, answers, strict=True)

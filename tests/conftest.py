@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -20,15 +21,15 @@ from graph.settings import Settings
 from graph.tables import make_tables
 
 MARKET = Path(__file__).parent / "data" / "market.sql"
+GIVEN = os.environ.get("TEST_DATABASE_URL")
 _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
     """A PostgreSQL whose databases tests may make and drop."""
-    given = os.environ.get("TEST_DATABASE_URL")
-    if given:
-        yield given
+    if GIVEN:
+        yield GIVEN
         return
     # not pytest's own folder, which the unprivileged user that a root's PostgreSQL runs as cannot enter
     home = Path(tempfile.mkdtemp(prefix="stockgraph-tests-"))
@@ -52,7 +53,8 @@ class Databases:
         self._server_url = server_url
         self._made: list[str] = []
 
-    async def _run(self, *statements: str) -> None:
+    async def run(self, *statements: str) -> None:
+        """Run statements on the server."""
         connection = await asyncpg.connect(self._server_url)
         try:
             for statement in statements:
@@ -63,21 +65,26 @@ class Databases:
     async def make(self, template: str = "template1") -> str:
         """Make a database of its own for a test; its URL."""
         name = f"stockgraph_test_{os.getpid()}_{next(_numbers)}"
-        await self._run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        await self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
         self._made.append(name)
         return database_at(self._server_url, name)
 
     async def drop(self) -> None:
         """Drop what was made."""
-        await self._run(*(f"DROP DATABASE {name} WITH (FORCE)" for name in self._made))
+        await self.run(*(f"DROP DATABASE {name} WITH (FORCE)" for name in self._made))
 
 
 @pytest.fixture(scope="session")
 async def databases(server_url: str) -> AsyncIterator[Databases]:
     """Makes databases for the session."""
     made = Databases(server_url)
-    yield made
-    await made.drop()
+    if GIVEN:
+        yield made
+        await made.drop()
+    else:
+        # it is thrown away whole, so nothing in it need survive anything
+        await made.run("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+        yield made
 
 
 async def _template(databases: Databases, *scripts: str) -> str:
@@ -122,22 +129,6 @@ async def market_url(databases: Databases, market_template: str) -> str:
     return await databases.make(market_template)
 
 
-@pytest.fixture
-async def connection(market_url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    """What a foreign writer would use on the market: a plain connection."""
-    opened = await asyncpg.connect(market_url)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def runtime(market_url: str) -> AsyncIterator[Runtime]:
-    """A server's insides over the market, listening, once it knows the generation."""
-    async with open_runtime(Settings(database_url=market_url)) as opened:
-        await opened.freshness.confirmed()
-        yield opened
-
-
 SCHEMA = make_schema()
 
 
@@ -145,6 +136,11 @@ class Answer(dict[str, Any]):
     """The answer to a query, and the names of the statements that were sent for it."""
 
     statements: list[str]
+
+    def without_locations(self) -> dict[str, Any]:
+        """The answer, its errors without the lines and columns of the query."""
+        errors = [{k: v for k, v in error.items() if k != "locations"} for error in self["errors"]]
+        return {**self, "errors": errors}
 
 
 Ask = Callable[..., Awaitable[Answer]]
@@ -167,7 +163,29 @@ def asker(runtime: Runtime) -> Ask:
     return ask
 
 
+@pytest.fixture(scope="session")
+async def ask(databases: Databases, market_template: str) -> AsyncIterator[Ask]:
+    """Ask a market that no test writes to; the whole answer, statements beside it."""
+    async with open_runtime(Settings(database_url=await databases.make(market_template))) as runtime:
+        await runtime.freshness.confirmed()
+        yield asker(runtime)
+
+
+@dataclass
+class Live:
+    """A market of the test's own: asked through a listening runtime, and written to by somebody else."""
+
+    url: str
+    runtime: Runtime
+    ask: Ask
+    writer: "asyncpg.Connection[asyncpg.Record]"
+
+
 @pytest.fixture
-def ask(runtime: Runtime) -> Ask:
-    """Run a query against the market; the whole answer, statements beside it."""
-    return asker(runtime)
+async def live(market_url: str) -> AsyncIterator[Live]:
+    """A market to write to."""
+    async with open_runtime(Settings(database_url=market_url)) as runtime:
+        await runtime.freshness.confirmed()
+        writer = await asyncpg.connect(market_url)
+        yield Live(market_url, runtime, asker(runtime), writer)
+        await writer.close()

@@ -1,0 +1,121 @@
+"""What is wrong, or doubtful, in the groups of an environment."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import asyncpg
+
+from graph.database import Connection
+
+SHARED_SECTORS = """
+SELECT shared.sectors, count(*) AS total, (array_agg(shared.symbol ORDER BY shared.symbol COLLATE "C"))[1:5] AS symbols
+FROM (
+    SELECT m.symbol, array_agg(g.name ORDER BY g.name COLLATE "C") AS sectors
+    FROM definition_groups AS g JOIN group_memberships AS m ON m.group_id = g.id
+    WHERE g.environment = $1 AND g.type = 'SECTOR'
+    GROUP BY m.symbol
+    HAVING count(*) > 1
+) AS shared
+GROUP BY shared.sectors
+"""
+"""Sectors that share stocks: together which, how many stocks, and the first of them."""
+
+EMPTY_GROUPS = """
+SELECT g.type, g.name
+FROM definition_groups AS g
+WHERE g.environment = $1 AND NOT EXISTS (SELECT FROM group_memberships AS m WHERE m.group_id = g.id)
+"""
+"""Groups without members."""
+
+WEIGHT_SUMS = """
+SELECT g.name, count(*) AS members, count(m.weight) AS weighted, sum(m.weight) AS weight
+FROM definition_groups AS g
+JOIN (SELECT m.group_id, nullif(m.weight, 'NaN') AS weight FROM group_memberships AS m) AS m ON m.group_id = g.id
+WHERE g.environment = $1 AND g.type = 'ETF'
+GROUP BY g.id
+HAVING coalesce(sum(m.weight) NOT BETWEEN 0.95 AND 1.05, true)
+"""
+"""ETFs whose weights do not make a whole, those without any weight among them."""
+
+BAD_WEIGHTS = """
+SELECT g.type, g.name, m.weight < 0 AS negative, count(*) AS total,
+       (array_agg(m.symbol ORDER BY m.weight, m.symbol COLLATE "C"))[1:5] AS symbols
+FROM definition_groups AS g JOIN group_memberships AS m ON m.group_id = g.id
+WHERE g.environment = $1 AND (m.weight < 0 OR m.weight = 'NaN')
+GROUP BY g.id, m.weight < 0
+"""
+"""Groups with weights that are negative or no numbers: how many, and the first of their symbols, lowest first."""
+
+MISSING_SECTORS = """
+SELECT g.name, count(*) AS members, count(*) FILTER (WHERE s.symbol IS NULL) AS total,
+       (array_agg(m.symbol ORDER BY m.weight DESC NULLS LAST, m.symbol COLLATE "C")
+           FILTER (WHERE s.symbol IS NULL))[1:5] AS symbols
+FROM definition_groups AS g JOIN group_memberships AS m ON m.group_id = g.id
+LEFT JOIN (
+    SELECT DISTINCT m.symbol
+    FROM definition_groups AS g JOIN group_memberships AS m ON m.group_id = g.id
+    WHERE g.environment = $1 AND g.type = 'SECTOR'
+) AS s ON s.symbol = m.symbol
+WHERE g.environment = $1 AND g.type = 'ETF'
+GROUP BY g.id
+HAVING bool_or(s.symbol IS NULL)
+"""
+"""ETFs with members that lie in no sector: how many, and the first of them, heaviest first."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """Something that a check found."""
+
+    severity: Literal["fault", "warning"]
+    """A fault makes answers wrong, a warning makes them incomplete."""
+    code: str
+    """What it is: two_sectors, empty_group, weight_sum, negative_weight, weight_not_a_number; unweighted, no_sector."""
+    message: str
+    """One line that names the group and the first of the symbols."""
+
+
+async def check(connection: Connection, environment: str) -> list[Finding]:
+    """Find what is wrong in the groups of an environment: faults first, then by code and message.
+
+    A connection of `Database.snapshot` reads everything from one state of the database.
+    """
+    found = [
+        _finding(
+            "fault",
+            "two_sectors",
+            f"The sectors {', '.join(row['sectors'])} share {row['total']} stocks {_first(row)}.",
+        )
+        for row in await connection.fetch(SHARED_SECTORS, environment)
+    ]
+    found += [
+        _finding("fault", "empty_group", f"{row['type']} {row['name']} has no members.")
+        for row in await connection.fetch(EMPTY_GROUPS, environment)
+    ]
+    for row in await connection.fetch(WEIGHT_SUMS, environment):
+        if not row["weighted"]:
+            message = f"ETF {row['name']} has no weights ({row['members']} members)."
+            found.append(_finding("warning", "unweighted", message))
+            continue
+        message = f"ETF {row['name']} has weights that sum to {row['weight']:f}, outside 0.95-1.05"
+        if row["weighted"] < row["members"]:
+            message += f"; {row['members'] - row['weighted']} of {row['members']} members have none"
+        found.append(_finding("fault", "weight_sum", f"{message}."))
+    for row in await connection.fetch(BAD_WEIGHTS, environment):
+        code, what = ("negative_weight", "negative") if row["negative"] else ("weight_not_a_number", "NaN")
+        message = f"{row['type']} {row['name']} has {row['total']} {what} weights {_first(row)}."
+        found.append(_finding("fault", code, message))
+    for row in await connection.fetch(MISSING_SECTORS, environment):
+        message = f"ETF {row['name']} has {row['total']} of {row['members']} members in no sector {_first(row)}."
+        found.append(_finding("warning", "no_sector", message))
+    return sorted(found)
+
+
+def _finding(severity: Literal["fault", "warning"], code: str, message: str) -> Finding:
+    """Make a finding of one line, whatever a name or symbol holds."""
+    return Finding(severity, code, " ".join(message.split()))
+
+
+def _first(row: asyncpg.Record) -> str:
+    """Name the first symbols: `(A, B, C, D, E ...)`."""
+    return f"({', '.join(row['symbols'])}{' ...' if row['total'] > len(row['symbols']) else ''})"

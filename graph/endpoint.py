@@ -1,0 +1,306 @@
+"""GraphQL over HTTP as its draft has it: GET for queries, POST for mutations too, a page for browsers, at one address.
+
+An ASGI application of its own rather than Strawberry's view, of which little would be left once Accept, status codes,
+limits and time-outs are right; and what a request does not pass through costs it nothing.
+"""
+
+import asyncio
+import json
+import logging
+import re
+import uuid
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
+from urllib.parse import parse_qsl
+
+import orjson
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from strawberry import Schema
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
+from strawberry.types.graphql import OperationType
+
+from graph.errors import GraphError, LimitExceeded
+
+JSON = "application/json"
+GRAPHQL = "application/graphql-response+json"
+HTML = "text/html"
+METHODS = {
+    "GET": {OperationType.QUERY},
+    "HEAD": {OperationType.QUERY},
+    "POST": {OperationType.QUERY, OperationType.MUTATION},
+}
+OPTIONAL = (("operationName", str, "a string"), ("variables", dict, "an object"), ("extensions", dict, "an object"))
+UTF_8 = ("utf-8", "utf8")
+SERVER_FAILED = {"INTERNAL": 500, "DATABASE_UNAVAILABLE": 503}
+QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
+
+logger = logging.getLogger(__name__)
+
+Payload = dict[str, Any]
+
+
+class _Refused(Exception):
+    """A request that holds no GraphQL operation, or none that its method may carry."""
+
+    def __init__(self, status: int, message: str, code: str = "BAD_REQUEST", allow: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.payload = _error(message, code)
+        self.headers = [(b"allow", allow.encode())] if allow else []
+
+
+class _Disconnected(Exception):
+    """The client has gone, and there is nobody to answer."""
+
+
+class _Operation(NamedTuple):
+    query: str
+    name: str | None
+    variables: dict[str, Any] | None
+
+
+class GraphQLEndpoint:
+    """Answers at one address: `starlette.routing.Route("/graphql", GraphQLEndpoint(...))`.
+
+    `make_context` makes the context of each operation; `page` answers a browser that brings no query. Bodies and query
+    strings over `max_body` bytes are refused. An operation is cancelled when it has run for `time_limit` seconds, or
+    when its client disconnects. Status 500 is a fault of the server alone, in the log under the id that the answer has.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        make_context: Callable[[], object],
+        page: Callable[[], Response],
+        *,
+        max_body: int = 512 * 1024,
+        time_limit: float = 30.0,
+    ) -> None:
+        self._schema = schema
+        self._make_context = make_context
+        self._page = page
+        self._max_body = max_body
+        self._time_limit = time_limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        method = scope["method"]
+        headers: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            headers[name] = headers[name] + b"," + value if name in headers else value
+        page = method in ("GET", "HEAD") and b"query=" not in scope["query_string"]
+        accepted = _negotiate(headers.get(b"accept", b"")[:1000], page=page)
+        if accepted == HTML:
+            await self._page()(scope, receive, send)
+            return
+        media_type = GRAPHQL if accepted == GRAPHQL else JSON
+        more_headers: list[tuple[bytes, bytes]] = []
+        try:
+            operation = await self._operation(scope, headers, receive, acceptable=accepted is not None)
+            payload = await self._execute(operation, method, receive)
+            status, body = _status(payload, media_type), _encode(payload)
+        except _Disconnected:
+            return
+        except _Refused as refused:
+            status, body, more_headers = refused.status, _encode(refused.payload), refused.headers
+        except Exception:
+            error_id = uuid.uuid4().hex
+            logger.exception("Internal error %s", error_id)
+            message = f"Internal error; the log has it under id {error_id}."
+            status, body = 500, _encode(_error(message, "INTERNAL", id=error_id))
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    (b"content-type", f"{media_type}; charset=utf-8".encode()),
+                    (b"content-length", str(len(body)).encode()),
+                    (b"vary", b"accept"),
+                    (b"cache-control", b"no-store"),
+                    (b"x-content-type-options", b"nosniff"),
+                    *more_headers,
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
+
+    async def _operation(
+        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, *, acceptable: bool
+    ) -> _Operation:
+        """Read the parameters from where the method has them."""
+        method = scope["method"]
+        if method not in METHODS:
+            raise _Refused(
+                405, f"{method} is not answered here; use POST, or GET for queries.", allow=", ".join(METHODS)
+            )
+        if not acceptable:
+            raise _Refused(406, f"Nothing that Accept names can be sent; {GRAPHQL} and {JSON} can.")
+        if method == "POST":
+            # A page of another site can have a browser post forms and plain text here, but not JSON.
+            media_type, parameters = _media_type(headers.get(b"content-type", b"").decode("latin-1"))
+            if media_type != JSON or parameters.get("charset", "utf-8") not in UTF_8:
+                raise _Refused(415, f"Send the parameters as {JSON} in UTF-8.")
+            return _check(_decode(await self._body(receive), "body"))
+        if len(scope["query_string"]) > self._max_body:
+            raise _Refused(414, f"The query string is longer than {self._max_body} bytes.", LimitExceeded.code)
+        try:
+            given: dict[str, object] = dict(
+                parse_qsl(scope["query_string"].decode(), keep_blank_values=True, errors="strict")
+            )
+        except UnicodeDecodeError as error:
+            raise _Refused(400, "The query string is not UTF-8.") from error
+        for name in ("variables", "extensions"):
+            if text := given.pop(name, ""):
+                given[name] = _decode(str(text), name)
+        return _check(given)
+
+    async def _body(self, receive: Receive) -> bytes:
+        body = bytearray()
+        more = True
+        try:
+            async with asyncio.timeout(self._time_limit):
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _Disconnected
+                    body += message.get("body", b"")
+                    if len(body) > self._max_body:
+                        raise _Refused(413, f"The body is longer than {self._max_body} bytes.", LimitExceeded.code)
+                    more = message.get("more_body", False)
+        except TimeoutError as error:
+            raise _Refused(408, f"The body took longer than {self._time_limit:g} seconds to arrive.") from error
+        return bytes(body)
+
+    async def _execute(self, operation: _Operation, method: str, receive: Receive) -> Payload:
+        """Run the operation for as long as it may take and its client waits."""
+        # A task of its own for the operation, and waiting for both, would take three times as long as this.
+        answering = cast("asyncio.Task[None]", asyncio.current_task())
+        watching = asyncio.ensure_future(_cancel_on_disconnect(answering, receive))
+        try:
+            async with asyncio.timeout(self._time_limit):
+                return await self._run(operation, method)
+        except TimeoutError:
+            message = f"The operation was stopped after {self._time_limit:g} seconds; ask for less at a time."
+            return _error(message, LimitExceeded.code)
+        except asyncio.CancelledError as error:
+            if watching.done():
+                answering.uncancel()
+                raise _Disconnected from error
+            if answering.cancelling():
+                raise
+            raise RuntimeError("Something within the operation cancelled it") from error
+        finally:
+            watching.cancel()
+
+    async def _run(self, operation: _Operation, method: str) -> Payload:
+        try:
+            result = await self._schema.execute(
+                operation.query,
+                variable_values=operation.variables,
+                context_value=self._make_context(),
+                operation_name=operation.name,
+                allowed_operation_types=METHODS[method],
+            )
+        except CannotGetOperationTypeError:
+            found = "no operation" if operation.name is None else f"no operation named {operation.name!r}"
+            return _error(f"The document has {found}.", "OPERATION_RESOLUTION_FAILURE")
+        except InvalidOperationTypeError as error:
+            kind = error.operation_type.value
+            if method == "POST":
+                return _error(f"A {kind} is not answered over HTTP.", "OPERATION_RESOLUTION_FAILURE")
+            raise _Refused(405, f"A {kind} is not answered by {method}; use POST.", allow="POST") from error
+        except GraphError as error:
+            return {"errors": [{"message": str(error), "extensions": error.extensions}]}
+        payload: Payload = {}
+        # Errors of fields have a path; without one nothing was executed, and then there is no `data` in the answer.
+        if result.data is not None or any(error.path for error in result.errors or ()):
+            payload["data"] = result.data
+        if result.errors:
+            payload["errors"] = [error.formatted for error in result.errors]
+        if result.extensions:
+            payload["extensions"] = result.extensions
+        return payload
+
+
+def _error(message: str, code: str, **details: str) -> Payload:
+    return {"errors": [{"message": message, "extensions": {"code": code, **details}}]}
+
+
+def _status(payload: Payload, media_type: str) -> int:
+    """In `application/json`, which servers of any kind send, a status other than 200 would not tell who failed."""
+    if "data" in payload:
+        return 200
+    codes = (error.get("extensions", {}).get("code") for error in payload["errors"])
+    client = 200 if media_type == JSON else 400
+    return max(SERVER_FAILED.get(code, client) for code in codes)
+
+
+def _encode(payload: Payload) -> bytes:
+    try:
+        return orjson.dumps(payload)
+    except TypeError:
+        # It writes neither integers over 64 bits nor more than 254 levels, of which a scalar such as JSON may be.
+        return json.dumps(payload, separators=(",", ":")).encode()
+
+
+def _decode(text: bytes | str, what: str) -> object:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise _Refused(400, f"The {what} is not JSON: {error}.") from error
+
+
+def _check(parameters: object) -> _Operation:
+    if isinstance(parameters, list):
+        raise _Refused(400, "Batches are not answered; send each operation in a request of its own.")
+    if not isinstance(parameters, dict):
+        raise _Refused(400, "The body must be a JSON object that has the document as its `query`.")
+    query = parameters.get("query")
+    if not isinstance(query, str) or not query:
+        raise _Refused(400, "The parameter `query` must be the text of a GraphQL document.")
+    for name, kind, noun in OPTIONAL:
+        if not isinstance(parameters.get(name), kind | None):
+            raise _Refused(400, f"The parameter `{name}` must be {noun} or null.")
+    variables = parameters.get("variables")
+    try:
+        orjson.dumps(variables)
+    except TypeError as error:  # it reads 1024 levels and writes 254
+        raise _Refused(400, "The variables are nested more than 250 levels deep.", LimitExceeded.code) from error
+    # An empty name in a query string is no name.
+    return _Operation(query, parameters.get("operationName") or None, variables)
+
+
+def _media_type(text: str) -> tuple[str, dict[str, str]]:
+    """Split `text/html; Charset="UTF-8"` into `text/html` and its parameters, all in lower case."""
+    name, *parameters = text.lower().split(";")
+    pairs = (parameter.partition("=") for parameter in parameters)
+    return name.strip(), {key.strip(): value.strip().strip('"') for key, _, value in pairs}
+
+
+@lru_cache(maxsize=64)
+def _negotiate(accept: bytes, *, page: bool) -> str | None:
+    """Choose the media type that the header Accept likes best, or None where it likes none; HTML only if `page`."""
+    qualities: dict[str, float] = {}
+    for media_range in (accept.decode("latin-1") or "*/*").split(","):
+        name, parameters = _media_type(media_range)
+        quality = parameters.get("q", "1")
+        if parameters.get("charset", "utf-8") in UTF_8 and QUALITY.fullmatch(quality):
+            qualities[name] = float(quality)
+
+    def rank(media_type: str) -> tuple[float, int, bool]:
+        for distance, name in enumerate((media_type, re.sub("/.*", "/*", media_type), "*/*")):
+            if name in qualities:
+                # Who accepts anything gets `application/json`, who names both of equal quality the other.
+                return qualities[name], -distance, distance == 0 and media_type == GRAPHQL
+        return 0, 0, False
+
+    best = max((JSON, GRAPHQL, HTML) if page else (JSON, GRAPHQL), key=rank)
+    return best if rank(best)[0] else None
+
+
+async def _cancel_on_disconnect(answering: asyncio.Task[None], receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    answering.cancel()

@@ -76,24 +76,24 @@ BEGIN
     IF TG_OP = 'INSERT' THEN
         touched := EXISTS (SELECT FROM new_rows);
         IF group_column = 'id' THEN
-            SELECT jsonb_agg(id) INTO groups FROM (SELECT id FROM new_rows LIMIT 501) AS g;
+            SELECT jsonb_agg(id ORDER BY id) INTO groups FROM (SELECT id FROM new_rows LIMIT 501) AS g;
         ELSIF group_column = 'group_id' THEN
-            SELECT jsonb_agg(group_id) INTO groups FROM (SELECT DISTINCT group_id FROM new_rows LIMIT 501) AS g;
+            SELECT jsonb_agg(group_id ORDER BY group_id) INTO groups FROM (SELECT DISTINCT group_id FROM new_rows LIMIT 501) AS g;
         END IF;
     ELSIF TG_OP = 'DELETE' THEN
         touched := EXISTS (SELECT FROM old_rows);
         IF group_column = 'id' THEN
-            SELECT jsonb_agg(id) INTO groups FROM (SELECT id FROM old_rows LIMIT 501) AS g;
+            SELECT jsonb_agg(id ORDER BY id) INTO groups FROM (SELECT id FROM old_rows LIMIT 501) AS g;
         ELSIF group_column = 'group_id' THEN
-            SELECT jsonb_agg(group_id) INTO groups FROM (SELECT DISTINCT group_id FROM old_rows LIMIT 501) AS g;
+            SELECT jsonb_agg(group_id ORDER BY group_id) INTO groups FROM (SELECT DISTINCT group_id FROM old_rows LIMIT 501) AS g;
         END IF;
     ELSIF TG_OP = 'UPDATE' THEN
         touched := EXISTS (SELECT FROM new_rows);
         IF group_column = 'id' THEN
-            SELECT jsonb_agg(id) INTO groups
+            SELECT jsonb_agg(id ORDER BY id) INTO groups
             FROM (SELECT id FROM old_rows UNION SELECT id FROM new_rows LIMIT 501) AS g;
         ELSIF group_column = 'group_id' THEN
-            SELECT jsonb_agg(group_id) INTO groups
+            SELECT jsonb_agg(group_id ORDER BY group_id) INTO groups
             FROM (SELECT group_id FROM old_rows UNION SELECT group_id FROM new_rows LIMIT 501) AS g;
         END IF;
     END IF;

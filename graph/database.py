@@ -69,14 +69,14 @@ class Database:
         self, *, statement_seconds: float | None = STATEMENT_SECONDS
     ) -> "asyncpg.Connection[asyncpg.Record]":
         """Open a connection outside the pool: one that listens or writes."""
-        with _answered():
+        with _answered(connecting=True):
             return await asyncpg.connect(self._url, timeout=CONNECT_SECONDS, command_timeout=statement_seconds)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Borrow a connection of the pool."""
         assert self._pool, "the database is used inside its context"  # noqa: S101
-        with _answered():
+        with _answered(connecting=True):
             borrowed = await self._pool.acquire(timeout=CONNECT_SECONDS)
         try:
             yield borrowed
@@ -115,6 +115,9 @@ class Database:
 class _answered:  # noqa: N801 - reads as the phrase it is
     """Turns what goes wrong between here and the database into what a person can act on."""
 
+    def __init__(self, *, connecting: bool = False) -> None:
+        self._connecting = connecting
+
     def __enter__(self) -> None: ...
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
@@ -135,6 +138,8 @@ class _answered:  # noqa: N801 - reads as the phrase it is
                 raise DatabaseUnavailable("The database refuses the user or password of DATABASE_URL.") from error
             case asyncpg.InvalidCatalogNameError():
                 raise DatabaseUnavailable(f"There is no such database: {error.message}.") from error
+            case asyncpg.InsufficientPrivilegeError():
+                raise DatabaseUnavailable(f"The user of DATABASE_URL may not do this: {error.message}.") from error
             case asyncpg.CharacterNotInRepertoireError() | UnicodeEncodeError():
                 raise InvalidArgument("A text holds a character that no database text can hold.") from error
             case asyncpg.DataError() if isinstance(error.__cause__, UnicodeEncodeError):
@@ -150,3 +155,5 @@ class _answered:  # noqa: N801 - reads as the phrase it is
                 | asyncpg.ReadOnlySQLTransactionError()
             ):
                 raise DatabaseUnavailable("The database does not answer; try again when it is back.") from error
+            case asyncpg.PostgresError() if self._connecting:
+                raise DatabaseUnavailable(f"The database takes no connection: {error.message}.") from error

@@ -1,9 +1,9 @@
 """What may still be believed: the generation of the database, and how lately it was confirmed.
 
-The database counts its changes (schema.sql); the count that a snapshot shows is the generation of all that is read from
-it. What is kept in memory is served only while its generation is the known one, and that is known only while the reading
-that confirmed it was sent less than CONFIRMED_SECONDS ago and no change was notified since. So a request that comes a
-second after a commit sees it, whatever was lost on the way.
+The database counts its changes (schema.sql); the count that a snapshot shows is the generation of all that is read
+from it. What is kept in memory is served only while its generation is the known one, and that is known only while the
+reading that confirmed it was sent less than CONFIRMED_SECONDS ago and no change was notified since. So a request that
+comes a second after a commit sees it, whatever was lost on the way.
 """
 
 import asyncio
@@ -55,7 +55,8 @@ class Freshness:
         """Which database it is of."""
         self.confirmed_at: datetime | None = None
         """By the database's clock."""
-        self.reconnects = 0
+        self.reconnects = -1
+        """How often the listening connection was made after the first time; -1 before that."""
         self.epoch = 0
         """Counts the times that everything kept became worthless."""
         self.rewinds = 0
@@ -108,11 +109,10 @@ class Freshness:
             try:
                 await self._session(database)
             except (DatabaseUnavailable, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                if self._listening or delay == RETRY_SECONDS[0]:
+                if delay == RETRY_SECONDS[0] or self._listening:
                     log.warning("The listening connection is lost and will be made again: %s", error)
             if self._listening:
                 self._listening = False
-                self.reconnects += 1
                 delay = RETRY_SECONDS[0]
             await asyncio.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
             delay = min(2 * delay, longest)
@@ -128,7 +128,9 @@ class Freshness:
                 woken.clear()
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await self._poll(database, connection)
-                self._listening = True
+                if not self._listening:
+                    self._listening = True
+                    self.reconnects += 1
                 async with self._polled:
                     self._polled.notify_all()
                 try:
@@ -173,6 +175,7 @@ class Freshness:
             self._forget()
             self.identity = row["identity"]
         if row["tracked"] != self.tracked or self.confirmed_at is None:
+            self._forget()
             _say(complete=row["complete"], tracked=row["tracked"])
         self.complete, self.tracked, self.confirmed_at = row["complete"], row["tracked"], row["database_time"]
         if stamped and self.tracked:

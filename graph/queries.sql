@@ -10,25 +10,27 @@ FROM (SELECT coalesce(sum(weight), 0)::bigint AS generation FROM data_change WHE
 LEFT JOIN (/* statement */) AS answer ON true;
 
 -- name: tracking
--- Which database this is, whether the tables are there, and whether every change of them is recorded.
+-- Which database this is, whether the tables are there, and whether every change of them is recorded. Triggers that were
+-- off for a while make it another database: what changed meanwhile was not counted.
+WITH watched AS (
+    SELECT relation FROM (VALUES (to_regclass('definition_groups')), (to_regclass('group_memberships')),
+                                 (to_regclass('symbols'))) AS w (relation)
+),
+recording AS (
+    SELECT t.oid, t.xmin FROM pg_trigger AS t JOIN watched ON watched.relation = t.tgrelid
+    WHERE t.tgname IN ('data_change_insert', 'data_change_update', 'data_change_delete', 'data_change_truncate')
+        AND t.tgfoid = to_regproc('record_data_change') AND t.tgenabled = 'A'
+)
 SELECT 1 AS ordinal,
        concat_ws('.', (SELECT system_identifier FROM pg_control_system()),
                  (SELECT timeline_id FROM pg_control_checkpoint()),
                  (SELECT oid FROM pg_database WHERE datname = current_database()),
-                 to_regclass('data_change')::oid) AS identity,
-       to_regclass('definition_groups') IS NOT NULL AND to_regclass('group_memberships') IS NOT NULL
-           AND to_regclass('symbols') IS NOT NULL AS complete,
-       to_regclass('data_change') IS NOT NULL
-           AND 12 = (SELECT count(*) FROM pg_trigger
-                     WHERE tgrelid IN (to_regclass('definition_groups'), to_regclass('group_memberships'),
-                                       to_regclass('symbols'))
-                         AND tgname IN ('data_change_insert', 'data_change_update', 'data_change_delete',
-                                        'data_change_truncate')
-                         AND tgfoid = to_regproc('record_data_change') AND tgenabled = 'A')
+                 to_regclass('data_change')::oid,
+                 (SELECT hashtext(string_agg(concat_ws(':', oid, xmin), ',' ORDER BY oid)) FROM recording)) AS identity,
+       (SELECT bool_and(relation IS NOT NULL) FROM watched) AS complete,
+       to_regclass('data_change') IS NOT NULL AND (SELECT count(*) = 12 FROM recording)
            -- what a subscription applies fires no statement trigger
-           AND NOT EXISTS (SELECT FROM pg_subscription_rel
-                           WHERE srrelid IN (to_regclass('definition_groups'), to_regclass('group_memberships'),
-                                             to_regclass('symbols'))) AS tracked,
+           AND NOT EXISTS (SELECT FROM pg_subscription_rel JOIN watched ON relation = srrelid) AS tracked,
        clock_timestamp() AS database_time;
 
 -- name: groups_named

@@ -78,7 +78,7 @@ class StatusQuery:
             listener=ListenerStatus(
                 mode=runtime.freshness.mode,
                 confirmed_at=runtime.freshness.confirmed_at,
-                reconnects=runtime.freshness.reconnects,
+                reconnects=max(0, runtime.freshness.reconnects),
             ),
             universes=MemoStatus.of(runtime.universes.figures()),
             answers=MemoStatus(entries=0, bytes=0, hits=0, misses=0, evictions=0),

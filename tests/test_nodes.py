@@ -341,8 +341,8 @@ async def test_exposure_is_what_lies_in_each_group_of_a_type_and_last_in_none(as
     assert sorted(answer.statements) == sorted(["groups_named", "exposures"])
 
 
-async def test_an_empty_group_is_an_empty_list(ask: Ask) -> None:
-    answer = await ask(
+async def test_an_empty_group_is_an_empty_list(live: Live) -> None:
+    answer = await live.ask(
         """{ group(name: "nothing yet") { exposure { count } symbols memberCount totalWeight
   members { totalCount nodes { symbol } edges { cursor } pageInfo { startCursor endCursor hasNextPage hasPreviousPage } } } }"""
     )
@@ -372,8 +372,8 @@ async def test_an_empty_group_is_an_empty_list(ask: Ask) -> None:
     )
 
 
-async def test_the_statements_of_a_query_do_not_grow_with_its_width(ask: Ask) -> None:
-    answer = await ask(
+async def test_the_statements_of_a_query_do_not_grow_with_its_width(live: Live) -> None:
+    answer = await live.ask(
         """{ stocks(symbols: ["AAPL", "XOM", "JPM"]) { memberships { rank group { memberCount symbols members(first: 1) { totalCount nodes { symbol } } } } } }"""
     )
     assert answer == {

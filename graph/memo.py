@@ -187,7 +187,7 @@ class Memo(Generic[Value]):
             await self._try(
                 self._cache.set(
                     f"{entry.generation}:{key}",
-                    orjson.dumps(entry.value),
+                    orjson.dumps(entry.value, default=tuple),
                     ttl=REDIS_KEEPS_SECONDS,
                     namespace=self._namespace(),
                 )

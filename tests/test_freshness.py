@@ -278,11 +278,11 @@ async def test_an_answer_is_of_one_moment(live: Live, times: int, attempts: int)
 
 
 @pytest.fixture
-async def outage(live: Live, databases: Databases) -> AsyncIterator[Callable[[bool], Awaitable[None]]]:
+async def outage(live: Live, databases: Databases) -> AsyncIterator[Callable[..., Awaitable[None]]]:
     """Take the database away, and give it back."""
     name = urlsplit(live.url).path[1:]
 
-    async def away(gone: bool) -> None:  # noqa: FBT001
+    async def away(*, gone: bool) -> None:
         await databases.run(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS {not gone}")
         if gone:
             await databases.run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
@@ -292,11 +292,11 @@ async def outage(live: Live, databases: Databases) -> AsyncIterator[Callable[[bo
 
 
 async def test_a_database_that_is_gone_is_an_error_and_comes_back_by_itself(
-    live: Live, outage: Callable[[bool], Awaitable[None]]
+    live: Live, outage: Callable[..., Awaitable[None]]
 ) -> None:
     await top3(live)
     name = urlsplit(live.url).path[1:]
-    await outage(True)
+    await outage(gone=True)
 
     async def refused() -> bool:
         return (await live.ask(TOP3)).get("errors") is not None
@@ -313,7 +313,7 @@ async def test_a_database_that_is_gone_is_an_error_and_comes_back_by_itself(
             }
         ],
     }
-    await outage(False)
+    await outage(gone=False)
 
     async def answered() -> bool:
         return "errors" not in await live.ask(TOP3)
@@ -323,14 +323,14 @@ async def test_a_database_that_is_gone_is_an_error_and_comes_back_by_itself(
 
 
 async def test_old_data_are_served_in_an_outage_only_where_that_is_set_and_then_it_is_said(
-    live: Live, outage: Callable[[bool], Awaitable[None]]
+    live: Live, outage: Callable[..., Awaitable[None]]
 ) -> None:
     async with open_runtime(Settings(database_url=live.url, outage="stale")) as runtime:
         await runtime.freshness.confirmed()
         ask = asker(runtime)
         fresh = await ask(TOP3)
         assert "extensions" not in fresh
-        await outage(True)
+        await outage(gone=True)
 
         async def stale() -> bool:
             return "extensions" in await ask(TOP3)
@@ -343,7 +343,7 @@ async def test_old_data_are_served_in_an_outage_only_where_that_is_set_and_then_
         # what is not remembered is refused all the same
         other = await ask('{ universe(key: "chips") { symbols } }')
         assert [error["extensions"]["code"] for error in other["errors"]] == ["DATABASE_UNAVAILABLE"]
-        await outage(False)
+        await outage(gone=False)
 
         async def answered() -> bool:
             return await ask(TOP3) == fresh

@@ -112,6 +112,28 @@ class Database:
         return Reading([] if rows[0]["ordinal"] is None else rows, generation, sent)
 
 
+_REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    (asyncpg.UndefinedTableError, "The database lacks tables ({}); `stockgraph init` makes what is missing."),
+    (
+        asyncpg.ClientConfigurationError,
+        "DATABASE_URL is not of the form postgresql://user:password@host/database.",
+    ),
+    (asyncpg.InvalidAuthorizationSpecificationError, "The database refuses the user or password of DATABASE_URL."),
+    (asyncpg.InsufficientPrivilegeError, "The user of DATABASE_URL may not do this: {}."),
+    ((asyncpg.QueryCanceledError, TimeoutError), "The database did not answer in time; try again."),
+    (
+        (
+            OSError,
+            asyncpg.PostgresConnectionError,
+            asyncpg.InterfaceError,
+            asyncpg.OperatorInterventionError,
+            asyncpg.TooManyConnectionsError,
+        ),
+        "The database does not answer; try again when it is back.",
+    ),
+)
+
+
 class _answered:  # noqa: N801 - reads as the phrase it is
     """Turns what goes wrong between here and the database into what a person can act on."""
 
@@ -121,39 +143,12 @@ class _answered:  # noqa: N801 - reads as the phrase it is
     def __enter__(self) -> None: ...
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        match error:
-            case None:
-                return
-            case asyncpg.UndefinedTableError():
-                raise DatabaseUnavailable(
-                    f"The database lacks tables ({error.message}); `stockgraph init` makes what is missing."
-                ) from error
-            case asyncpg.ClientConfigurationError():
-                raise DatabaseUnavailable(
-                    "DATABASE_URL is not of the form postgresql://user:password@host/database."
-                ) from error
-            case asyncpg.QueryCanceledError() | TimeoutError():
-                raise DatabaseUnavailable("The database did not answer in time; try again.") from error
-            case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
-                raise DatabaseUnavailable("The database refuses the user or password of DATABASE_URL.") from error
-            case asyncpg.InvalidCatalogNameError():
-                raise DatabaseUnavailable(f"There is no such database: {error.message}.") from error
-            case asyncpg.InsufficientPrivilegeError():
-                raise DatabaseUnavailable(f"The user of DATABASE_URL may not do this: {error.message}.") from error
-            case asyncpg.CharacterNotInRepertoireError() | UnicodeEncodeError():
-                raise InvalidArgument("A text holds a character that no database text can hold.") from error
-            case asyncpg.DataError() if isinstance(error.__cause__, UnicodeEncodeError):
-                raise InvalidArgument("A text holds a character that no database text can hold.") from error
-            case (
-                OSError()
-                | asyncpg.PostgresConnectionError()
-                | asyncpg.InterfaceError()
-                | asyncpg.CannotConnectNowError()
-                | asyncpg.AdminShutdownError()
-                | asyncpg.CrashShutdownError()
-                | asyncpg.TooManyConnectionsError()
-                | asyncpg.ReadOnlySQLTransactionError()
-            ):
-                raise DatabaseUnavailable("The database does not answer; try again when it is back.") from error
-            case asyncpg.PostgresError() if self._connecting:
-                raise DatabaseUnavailable(f"The database takes no connection: {error.message}.") from error
+        if isinstance(error, asyncpg.CharacterNotInRepertoireError) or (
+            isinstance(error, asyncpg.DataError) and isinstance(error.__cause__, UnicodeEncodeError)
+        ):
+            raise InvalidArgument("A text holds a character that no database text can hold.") from error
+        for kind, reason in _REASONS:
+            if isinstance(error, kind):
+                raise DatabaseUnavailable(reason.format(str(error).rstrip("."))) from error
+        if self._connecting and isinstance(error, asyncpg.PostgresError):
+            raise DatabaseUnavailable(f"The database takes no connection: {error}.") from error

@@ -11,6 +11,7 @@ import logging
 import random
 import secrets
 import time
+from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 
@@ -133,10 +134,10 @@ class Freshness:
                     self.reconnects += 1
                 async with self._polled:
                     self._polled.notify_all()
-                try:
-                    await asyncio.wait_for(woken.wait(), POLL_SECONDS)
-                except TimeoutError:
-                    continue
+                with suppress(TimeoutError):
+                    # not wait_for, which loses a cancellation that comes as the event does, up to Python 3.11
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await woken.wait()
                 if connection.is_closed():
                     raise DatabaseUnavailable("the database closed it")
         finally:
@@ -161,7 +162,8 @@ class Freshness:
         try:
             await connection.add_listener(CHANNEL, notified)
             await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, orjson.dumps({"nonce": nonce}).decode())
-            await asyncio.wait_for(echoed.wait(), ECHO_SECONDS)
+            async with asyncio.timeout(ECHO_SECONDS):
+                await echoed.wait()
         except (TimeoutError, asyncpg.PostgresError) as error:
             log.warning("Notifications do not come through this connection (%s): polling instead.", error)
             return False

@@ -107,12 +107,22 @@ class Stock(Node):
 
     @strawberry.field
     async def groups(self, info: Info, type: list[GroupType] | None = None) -> "list[Group]":
-        """The groups that hold it, of the types asked for: the one it weighs most in first, then by name."""
+        """The groups that hold it: the one that it weighs most in first, then by name.
+
+        Args:
+            type: Of these types only.
+
+        """
         return [each.group for each in await self._memberships(info, type)]
 
     @strawberry.field
     async def memberships(self, info: Info, type: list[GroupType] | None = None) -> "list[Membership]":
-        """Its memberships in groups of the types asked for: heaviest first, then by the group's name."""
+        """Its memberships: heaviest first, then by the group's name.
+
+        Args:
+            type: In groups of these types only.
+
+        """
         return await self._memberships(info, type)
 
 
@@ -242,7 +252,12 @@ class Group(Node):
 
     @strawberry.field
     async def exposure(self, info: Info, by: GroupType | None = GroupType.SECTOR) -> list[Exposure]:
-        """What share of it lies in each group of a type: heaviest first, then by count and name."""
+        """What share of it lies in each group of a type: heaviest first, then by count and name.
+
+        Args:
+            by: The type.
+
+        """
         rows = await info.context.many("exposures", self.key, by or GroupType.SECTOR, self.environment_name)
         return [
             Exposure(group=None if row["id"] is None else Group.of(row), weight=row["weight"], count=row["total"])

@@ -22,6 +22,13 @@ class Environment(StrEnum):
 Switch = Literal["on", "off"]
 
 
+def _check_zone(_: object, zone: str) -> None:
+    try:
+        ZoneInfo(zone)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f"{zone!r} is no time zone; write one such as America/New_York.") from error
+
+
 @Parameter(name="*", group=Group("Settings", sort_key=10))
 @dataclass(frozen=True)
 class Settings:
@@ -67,15 +74,13 @@ class Settings:
         ),
     ] = "refuse"
     time_zone: Annotated[
-        str, Parameter(env_var="STOCKGRAPH_TIME_ZONE", help="The zone that the tables' timestamps are written in.")
+        str,
+        Parameter(
+            env_var="STOCKGRAPH_TIME_ZONE",
+            help="The zone that the tables' timestamps are written in.",
+            validator=_check_zone,
+        ),
     ] = "UTC"
-
-    def __post_init__(self) -> None:
-        """Refuse a zone that does not exist while there is still a person to tell."""
-        try:
-            ZoneInfo(self.time_zone)
-        except (KeyError, ValueError, OSError) as error:
-            raise ValueError(f"{self.time_zone!r} is no time zone; write one such as America/New_York") from error
 
     @classmethod
     def from_environment(cls) -> "Settings":

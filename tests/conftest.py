@@ -3,8 +3,11 @@
 import itertools
 import os
 import shutil
+import socket
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+import uvicorn
+from starlette.applications import Starlette
 
-from graph.app import open_runtime
+from graph.app import create_app, open_runtime
 from graph.context import Operation, Runtime
+from graph.demo import demo_groups
 from graph.embedded import embedded_postgres
+from graph.loading import load_groups
 from graph.schema import make_schema
 from graph.settings import Settings
 from graph.tables import make_tables
@@ -189,3 +196,32 @@ async def live(market_url: str) -> AsyncIterator[Live]:
         writer = await asyncpg.connect(market_url)
         yield Live(market_url, runtime, asker(runtime), writer)
         await writer.close()
+
+
+@contextmanager
+def serving(app: Starlette) -> Iterator[str]:
+    """Serve an application on a free port, in a thread with a loop of its own; its address."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+async def demo_url(databases: Databases, empty_template: str) -> str:
+    """A database with the demo data, which no test may write to."""
+    url = await databases.make(empty_template)
+    connection = await asyncpg.connect(url)
+    await load_groups(connection, demo_groups(), environment="DEFAULT")
+    await connection.close()
+    return url
+
+
+@pytest.fixture(scope="session")
+def site_url(demo_url: str) -> Iterator[str]:
+    """The address of the whole application over the demo data."""
+    with serving(create_app(Settings(database_url=demo_url))) as url:
+        yield url

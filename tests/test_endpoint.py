@@ -785,7 +785,7 @@ async def test_any_head_is_answered(query: bytes, accept: bytes, content_type: b
 
 
 @pytest.fixture(scope="session")
-async def audits(graphql_url: str, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+async def audits(site_url: str, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     node, npm = shutil.which("node"), shutil.which("npm")
     if not node or not npm:
         pytest.skip("the audits of GraphQL over HTTP need node and npm on the PATH")
@@ -793,7 +793,7 @@ async def audits(graphql_url: str, tmp_path_factory: pytest.TempPathFactory) -> 
     for name in ("package.json", "package-lock.json", ".npmrc", "audit.mjs"):
         shutil.copy(AUDIT / name, folder)
     await run(npm, "ci", folder=folder)
-    audits: list[dict[str, str]] = json.loads(await run(node, "audit.mjs", graphql_url, folder=folder))
+    audits: list[dict[str, str]] = json.loads(await run(node, "audit.mjs", f"{site_url}/graphql", folder=folder))
     return audits
 
 

@@ -4,23 +4,17 @@ import json
 import os
 import re
 import shutil
-import socket
-import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import httpx2
 import pytest
-import uvicorn
-from graphql import OperationDefinitionNode, build_schema, graphql_sync, parse
+from graphql import OperationDefinitionNode, parse
 from playwright.async_api import Browser, ConsoleMessage, Page, Route, WebError, async_playwright, expect
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount
-from starlette.routing import Route as Endpoint
 from starlette.testclient import TestClient
 
 from graph import pages
@@ -39,69 +33,6 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
     "--proxy-server=127.0.0.1:9",  # nobody listens there, and only loopback addresses are asked without a proxy
 ]
-
-SDL = """
-enum GroupType { ETF SECTOR THEME UNIVERSE }
-enum GroupOrder { NAME_ASC MEMBER_COUNT_DESC }
-type Query {
-  "The union, intersection or difference of groups, by a key such as `sp500:dow30`."
-  universe(key: String!): Universe!
-  group(name: String!, type: GroupType): Group
-  groups(type: [GroupType!], orderBy: GroupOrder = NAME_ASC): GroupConnection!
-  stock(symbol: String!): Stock
-}
-type Universe { key: String! size: Int! symbols: [String!]! }
-type Group {
-  name: String! type: GroupType! description: String memberCount: Int!
-  members(first: Int, after: String): MembershipConnection!  exposure(by: GroupType = SECTOR): [Exposure!]!
-}
-type Stock {
-  symbol: String! name: String industry: String sector: Group
-  groups(type: [GroupType!]): [Group!]!  memberships(type: [GroupType!]): [Membership!]!
-}
-type Membership { weight: Float group: Group! stock: Stock! }
-type MembershipConnection { nodes: [Membership!]! pageInfo: PageInfo! }
-type GroupConnection { nodes: [Group!]! }
-type PageInfo { hasNextPage: Boolean! endCursor: String }
-type Exposure { group: Group weight: Float count: Int! }
-"""
-
-
-def stand_in() -> Starlette:
-    schema = build_schema(SDL)
-    rsp: dict[str, Any] = {"name": "RSP", "type": "ETF", "description": "S&P 500, equally weighted", "memberCount": 1}
-    sector: dict[str, Any] = {"name": "information_technology", "type": "SECTOR", "memberCount": 70}
-    apple: dict[str, Any] = {"symbol": "AAPL", "name": "Apple Inc.", "industry": "Technology Hardware"}
-    held = {"weight": 0.002, "group": rsp, "stock": apple}
-    apple |= {"sector": sector, "groups": [rsp, sector], "memberships": [held]}
-    rsp |= {"members": {"nodes": [held], "pageInfo": {"hasNextPage": False, "endCursor": "x"}}}
-    rsp |= {"exposure": [{"group": sector, "weight": 0.002, "count": 1}]}
-    root = {
-        "universe": lambda _, key: {"key": key, "size": 2, "symbols": ["AAPL", "MSFT"]},
-        "group": rsp,
-        "groups": {"nodes": [sector]},
-        "stock": apple,
-    }
-
-    async def endpoint(request: Request) -> Response:
-        if request.method == "GET":
-            return pages.graphiql_page()
-        body = await request.json()
-        return JSONResponse(graphql_sync(schema, body["query"], root, None, body.get("variables")).formatted)
-
-    return Starlette(routes=[*pages.page_routes(), Endpoint("/graphql", endpoint, methods=["GET", "POST"])])
-
-
-@pytest.fixture(scope="module")
-def site_url() -> Iterator[str]:
-    assert (pages.DIST / "index.html").exists(), "GraphiQL is not built: run `pip install -e .`"
-    server = uvicorn.Server(uvicorn.Config(stand_in(), log_level="warning", ws="none"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")

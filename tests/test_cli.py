@@ -1,0 +1,435 @@
+"""The command, run as a person runs it: in processes of its own."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx2
+import pytest
+
+ROOT = Path(__file__).parents[1]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The environment of a person who has set nothing of ours but these."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("STOCKGRAPH", "DATABASE", "CACHE", "PG"))
+    }
+    return {**kept, "PYTHONWARNINGS": "error", "COLUMNS": "100", **variables}
+
+
+def run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "graph", *arguments],
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it never came to hold"
+        time.sleep(0.01)
+
+
+class Server:
+    """A `stockgraph serve` in a process of its own."""
+
+    def __init__(self, *arguments: str, **variables: str) -> None:
+        self.port = free_port()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "graph", "serve", "--port", str(self.port), *arguments],
+            env=environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+        try:
+            until(self.ready)
+        except BaseException:
+            self.process.kill()
+            raise
+
+    def ready(self) -> bool:
+        assert self.process.poll() is None, self.process.communicate()[0]
+        try:
+            return httpx2.get(f"http://127.0.0.1:{self.port}/readyz", timeout=5).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    def ask(self, query: str) -> dict[str, object]:
+        answer: dict[str, object] = httpx2.post(
+            f"http://127.0.0.1:{self.port}/graphql", json={"query": query}, timeout=30
+        ).json()
+        return answer
+
+    def stop(self, by: signal.Signals = signal.SIGTERM) -> str:
+        """Stop it; what it printed."""
+        self.process.send_signal(by)
+        printed, _ = self.process.communicate(timeout=30)
+        return printed
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[str]:
+    """A folder for an embedded PostgreSQL that an unprivileged user can reach."""
+    with tempfile.TemporaryDirectory(prefix="stockgraph-cli-") as folder:
+        Path(folder).chmod(0o755)
+        yield folder
+
+
+def postmaster(home: str) -> int | None:
+    """The process id of the PostgreSQL of a home; None where there is none."""
+    for found in Path(home).rglob("postmaster.pid"):
+        number = int(found.read_text().split("\n")[0])
+        return number if Path(f"/proc/{number}").exists() else None
+    return None
+
+
+def test_serve_fills_an_empty_database_shares_it_with_commands_and_stops_it(home: str) -> None:
+    server = Server(STOCKGRAPH_HOME=home)
+    try:
+        answer = server.ask('{ universe(key: "sp500:sp400:sp600") { size } groups { totalCount } }')
+        assert answer == {"data": {"universe": {"size": 1505}, "groups": {"totalCount": 55}}}
+        asked = run("query", "dow30&sp500", STOCKGRAPH_HOME=home)
+        assert (asked.returncode, len(asked.stdout.splitlines()), asked.stderr) == (0, 30, "")
+        checked = run("check", STOCKGRAPH_HOME=home)
+        assert checked.stdout.splitlines() == [
+            "warning: ETF QQQ has 15 of 103 members in no sector (ALAB, ALNY, ARM, ASML, CCEP ...).",
+            "warning: ETF QQQE has 15 of 103 members in no sector (ALAB, ALNY, ARM, ASML, CCEP ...).",
+            "warning: ETF DIA has no weights (30 members).",
+            "warning: ETF QQQ has no weights (103 members).",
+            "warning: ETF SPY has no weights (503 members).",
+            "0 faults, 5 warnings",
+        ]
+        assert checked.returncode == 0
+        assert postmaster(home) is not None
+    finally:
+        printed = server.stop()
+    assert server.process.returncode == 0
+    assert printed.splitlines() == [
+        "The database is empty and gets demo data: real sectors, indexes, funds and themes.",
+        f"stockgraph serves http://127.0.0.1:{server.port}/graphql  (Ctrl-C stops it)",
+        "INFO: Changes of the database are recorded and followed.",
+    ]
+    assert postmaster(home) is None
+
+
+def test_a_second_start_finds_what_the_first_left(home: str) -> None:
+    server = Server(STOCKGRAPH_HOME=home)
+    assert server.ask("{ groups { totalCount } }") == {"data": {"groups": {"totalCount": 55}}}
+    assert "demo" not in server.stop(signal.SIGINT)
+    assert server.process.returncode == 0
+    assert postmaster(home) is None
+
+
+def test_a_killed_postgresql_is_an_error_under_load_and_is_back_by_itself(home: str) -> None:
+    server = Server(STOCKGRAPH_HOME=home)
+    try:
+        query = '{ stock(symbol: "AAPL") { sector { name } } universe(key: "dow30") { size } }'
+        good = {"data": {"stock": {"sector": {"name": "information_technology"}}, "universe": {"size": 30}}}
+        assert server.ask(query) == good
+        first = postmaster(home)
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        seen: list[dict[str, object]] = []
+
+        def back() -> bool:
+            seen.append(server.ask(query))
+            return seen[-1] == good and postmaster(home) not in (None, first)
+
+        until(back)
+        wrong = [answer for answer in seen if answer != good]
+        codes = {error["extensions"]["code"] for answer in wrong for error in answer["errors"]}
+        assert codes == {"DATABASE_UNAVAILABLE"}
+    finally:
+        server.stop()
+    assert postmaster(home) is None
+
+
+def test_a_killed_server_leaves_nothing_to_repair(home: str) -> None:
+    server = Server(STOCKGRAPH_HOME=home)
+    server.process.kill()
+    server.process.communicate()
+    again = Server(STOCKGRAPH_HOME=home)
+    assert again.ask("{ groups { totalCount } }") == {"data": {"groups": {"totalCount": 55}}}
+    again.stop()
+    assert postmaster(home) is None
+
+
+def test_a_server_that_is_ended_while_it_fills_the_demo_begins_anew(home: str) -> None:
+    other = f"{home}/other"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "graph", "serve", "--port", str(free_port())],
+        env=environment(STOCKGRAPH_HOME=other),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stderr
+    assert server.stderr.readline().startswith("The database is empty")
+    server.kill()
+    server.wait()
+    server.stderr.close()
+    after = Server(STOCKGRAPH_HOME=other)
+    assert after.ask("{ groups { totalCount } }") == {"data": {"groups": {"totalCount": 55}}}
+    after.stop()
+
+
+def test_no_demo_leaves_it_empty_and_files_fill_it(home: str, tmp_path: Path) -> None:
+    other = f"{home}/empty"
+    server = Server("--no-demo", STOCKGRAPH_HOME=other)
+    try:
+        assert server.ask("{ groups { totalCount } }") == {"data": {"groups": {"totalCount": 0}}}
+        (tmp_path / "etf_TWO.csv").write_text("symbol,name,weight\nAAPL,Apple,60\nMSFT,Microsoft,40\n")
+        loaded = run("load", str(tmp_path / "etf_TWO.csv"), STOCKGRAPH_HOME=other)
+        assert (loaded.returncode, loaded.stdout) == (
+            0,
+            "ETF TWO: 2 added (AAPL, MSFT); 0 unchanged\n1 groups read, 1 changed\n",
+        )
+        answer = {
+            "data": {
+                "group": {"members": {"nodes": [{"symbol": "AAPL", "weight": 0.6}, {"symbol": "MSFT", "weight": 0.4}]}}
+            }
+        }
+        assert server.ask('{ group(name: "TWO") { members { nodes { symbol weight } } } }') == answer
+    finally:
+        server.stop()
+
+
+def test_several_workers_serve_the_embedded_database(home: str) -> None:
+    server = Server("--workers", "2", STOCKGRAPH_HOME=home)
+    assert server.ask("{ groups { totalCount } }") == {"data": {"groups": {"totalCount": 55}}}
+    server.stop()
+    assert server.process.returncode == 0
+    assert postmaster(home) is None
+
+
+def test_a_taken_port_is_said_before_anything_is_started(home: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = run("serve", "--port", str(port), STOCKGRAPH_HOME=f"{home}/never")
+    assert refused.returncode == 1
+    assert re.fullmatch(
+        rf"error: Cannot listen on 127\.0\.0\.1 port {port}: .*; choose others with --host, --port\.\n", refused.stderr
+    )
+    assert not Path(f"{home}/never").exists()
+
+
+def test_serve_never_alters_a_database_that_is_named(bare_url: str) -> None:
+    refused = run("serve", "--port", str(free_port()), DATABASE_URL=bare_url)
+    assert (refused.returncode, refused.stderr) == (
+        1,
+        "error: The database of DATABASE_URL lacks tables; `stockgraph init` makes them.\n",
+    )
+
+
+def test_init_makes_what_is_missing_and_again_nothing(bare_url: str) -> None:
+    made = run("init", DATABASE_URL=bare_url)
+    assert made.returncode == 0
+    assert {
+        "made table definition_groups",
+        "made table data_change",
+        "made trigger data_change_update on symbols",
+    } <= set(made.stdout.splitlines())
+    again = run("init", DATABASE_URL=bare_url)
+    assert (again.returncode, again.stdout) == (0, "Nothing was missing.\n")
+
+
+async def test_init_only_adds_to_a_database_of_the_predecessor(bare_url: str) -> None:
+    connection = await asyncpg.connect(bare_url)
+    await connection.execute((ROOT / "tests" / "data" / "predecessor.sql").read_text())
+    before = await connection.fetch(COLUMNS)
+    served = Server(DATABASE_URL=bare_url)
+    try:
+        query = (
+            '{ universe(key: "SPY:dow30") { symbols } status { generation listener { mode } universes { entries } } }'
+        )
+        answer = {
+            "data": {
+                "universe": {"symbols": ["AAPL", "IBM", "MSFT"]},
+                "status": {"generation": "untracked", "listener": {"mode": "OFF"}, "universes": {"entries": 0}},
+            }
+        }
+        assert served.ask(query) == answer
+        made = run("init", DATABASE_URL=bare_url)
+        assert (made.returncode, made.stderr) == (0, "")
+        assert [line for line in made.stdout.splitlines() if "table" in line] == ["made table data_change"]
+        assert await connection.fetch(COLUMNS) == before
+
+        def followed() -> bool:
+            return served.ask("{ status { listener { mode } } }") == {
+                "data": {"status": {"listener": {"mode": "NOTIFY"}}}
+            }
+
+        until(followed)
+    finally:
+        printed = served.stop()
+    await connection.close()
+    assert (
+        "WARNING: This database does not record its changes: every answer is read from it and nothing is kept in memory. "
+        "`stockgraph init` adds what records them." in printed.splitlines()
+    )
+
+
+COLUMNS = """SELECT table_name::text, column_name::text, data_type::text, numeric_precision, numeric_scale
+             FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'data_change' ORDER BY 1, ordinal_position"""
+
+
+async def test_load_keeps_to_what_the_predecessors_tables_take(bare_url: str, tmp_path: Path) -> None:
+    connection = await asyncpg.connect(bare_url)
+    await connection.execute((ROOT / "tests" / "data" / "predecessor.sql").read_text())
+    (tmp_path / "etf_SPY.csv").write_text("symbol,name,weight\nAAPL,Apple Inc.,0.99996\nTINY,Tiny Corp.,0.00004\n")
+    (tmp_path / "universe_sp500.csv").write_text("symbol,name,weight\nAAPL,Apple Inc.,\n")
+    loaded = run("load", str(tmp_path), "--json", DATABASE_URL=bare_url)
+    report = json.loads(loaded.stdout)
+    assert loaded.returncode == 1
+    (diff,) = report["groups"]
+    assert (diff["added"], diff["removed"], diff["reweighted"], diff["zeroed"]) == (
+        ["TINY"],
+        ["MSFT"],
+        [{"symbol": "AAPL", "old": 0.07, "new": 1.0}],
+        ["TINY"],
+    )
+    (error,) = report["errors"]
+    assert "definition_groups_type_check" in error
+    assert "UNIVERSE" in error
+    assert loaded.stderr == f"error: {error}\n"
+    again = json.loads(run("load", str(tmp_path / "etf_SPY.csv"), "--json", DATABASE_URL=bare_url).stdout)
+    assert again["groups"][0]["unchanged"] == 2
+    assert await connection.fetch("SELECT symbol, name FROM symbols ORDER BY symbol") == [
+        ("AAPL", "Apple Inc."),
+        ("MSFT", "Microsoft"),
+    ]
+    await connection.close()
+
+
+def test_load_shows_what_would_change_and_changes_nothing(market_url: str, tmp_path: Path) -> None:
+    (tmp_path / "etf_TECH.csv").write_text("symbol,name,weight\nNVDA,NVIDIA,0.5\nAAPL,Apple,0.35\nIBM,IBM,0.15\n")
+    for arguments in (["--dry-run"], []):
+        shown = run("load", str(tmp_path), *arguments, DATABASE_URL=market_url)
+        would = "1 would change; a dry run, nothing was written" if arguments else "1 changed"
+        assert shown.stdout.splitlines() == [
+            "ETF TECH: 1 added (IBM); 2 removed (AMD, MSFT); 1 reweighted (NVDA 0.40000000 -> 0.50000000); 1 unchanged",
+            f"1 groups read, {would}",
+        ]
+    again = run("load", str(tmp_path), DATABASE_URL=market_url)
+    assert again.stdout.splitlines() == ["ETF TECH: 3 unchanged", "1 groups read, 0 changed"]
+
+
+def test_load_names_a_bad_row_and_that_file_changes_nothing(market_url: str, tmp_path: Path) -> None:
+    (tmp_path / "etf_TECH.csv").write_text("symbol,name,weight\nNVDA,NVIDIA,0.5\nAAPL,Apple,a lot\n")
+    (tmp_path / "theme_chips.csv").write_text("symbol,name,weight\nNVDA,NVIDIA,\n")
+    loaded = run("load", str(tmp_path), DATABASE_URL=market_url)
+    assert loaded.returncode == 1
+    assert loaded.stdout.splitlines() == ["THEME chips: 1 removed (AMD); 1 unchanged", "1 groups read, 1 changed"]
+    assert "etf_TECH.csv" in loaded.stderr
+    assert "line 3" in loaded.stderr
+    assert "a lot" in loaded.stderr
+    assert run("query", "TECH", DATABASE_URL=market_url).stdout.split() == ["AAPL", "AMD", "MSFT", "NVDA"]
+
+
+def test_query_prints_symbols_json_or_an_answer(market_url: str) -> None:
+    assert run("query", "(TECH:top3)-chips", DATABASE_URL=market_url).stdout == "AAPL\nMSFT\n"
+    printed = run("query", "top3", "--json", DATABASE_URL=market_url).stdout
+    assert json.loads(printed) == {"key": "top3", "size": 3, "symbols": ["AAPL", "MSFT", "NVDA"]}
+    printed = run("query", '{ stock(symbol: "xom") { symbol } }', DATABASE_URL=market_url).stdout
+    assert printed == '{\n  "data": {\n    "stock": {\n      "symbol": "XOM"\n    }\n  }\n}\n'
+    elsewhere = run("query", "BIG", DATABASE_URL=market_url, STOCKGRAPH_ENVIRONMENT="TEST")
+    assert elsewhere.stdout == "AAPL\n"
+
+
+def test_what_a_person_did_wrong_is_one_line_and_an_exit_code(market_url: str) -> None:
+    away = urlsplit(market_url)._replace(path="/nowhere").geturl()
+    for arguments, variables, code, line in (
+        (["query", "TECHS"], {}, 1, "error: There is no group TECHS; did you mean TECH or chips?"),
+        (["query", "TECH:"], {}, 1, "error: The key 'TECH:' misses a group's name (at character 6)."),
+        (["query", "{ nothing }"], {}, 1, "error: Cannot query field 'nothing' on type 'Query'."),
+        (
+            ["query", "TECH"],
+            {"DATABASE_URL": away},
+            1,
+            'error: The database takes no connection: database "nowhere" does not exist.',
+        ),
+        (
+            ["query", "TECH"],
+            {"DATABASE_URL": "mysql://x"},
+            1,
+            "error: DATABASE_URL is not of the form postgresql://user:password@host/database.",
+        ),
+        (
+            ["query", "TECH"],
+            {"DATABASE_URL": "postgresql://u:s3cret@127.0.0.1:1/x"},
+            1,
+            "error: The database does not answer; try again when it is back.",
+        ),
+        (["load", "/no/such/file.csv"], {}, 1, None),
+    ):
+        done = run(*arguments, **{"DATABASE_URL": market_url, **variables})
+        assert (done.returncode, done.stdout) == (code, ""), done.stderr
+        assert done.stderr.count("\n") == 1
+        assert "s3cret" not in done.stderr
+        assert line is None or done.stderr == f"{line}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [
+        (["serf"], {}),
+        (["serve", "--port", "x"], {}),
+        (["load"], {}),
+        (["query"], {}),
+        (["check", "--environment", "MOON"], {}),
+        (["check"], {"STOCKGRAPH_MEMO": "maybe"}),
+        (["check", "--time-zone", "Mars/Olympus"], {}),
+    ],
+)
+def test_a_wrong_usage_is_exit_code_2(market_url: str, arguments: list[str], variables: dict[str, str]) -> None:
+    done = run(*arguments, DATABASE_URL=market_url, **variables)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Error" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_check_exits_with_1_where_there_is_a_fault(market_url: str) -> None:
+    done = run("check", DATABASE_URL=market_url)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0] == "fault: SEGMENT nothing yet has no members."
+    assert done.stdout.splitlines()[-1] == "1 faults, 1 warnings"
+
+
+def test_the_schema_that_is_exported_is_the_one_that_is_committed() -> None:
+    assert run("export-schema").stdout == (ROOT / "schema.graphql").read_text()
+
+
+def test_help_teaches_every_command() -> None:
+    overview = run("--help").stdout
+    for command in ("serve", "init", "load", "query", "check", "export-schema"):
+        assert command in overview
+        assert run(command, "--help").returncode == 0
+    assert "stockgraph query 'SPY:QQQ'" in run("query", "--help").stdout
+    assert run("--version").stdout.strip()

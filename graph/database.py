@@ -126,6 +126,7 @@ _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] 
             OSError,
             asyncpg.PostgresConnectionError,
             asyncpg.InterfaceError,
+            asyncpg.InternalClientError,  # where the server dies in the middle of an answer
             asyncpg.OperatorInterventionError,
             asyncpg.TooManyConnectionsError,
         ),

@@ -277,7 +277,7 @@ def _position(*columns: str) -> Callable[[Row], Position]:
 
 
 def _symbols(answers: list[list[Row]]) -> tuple[str, ...]:
-    return tuple(answers[0][0]["symbols"]) if answers[0] else ()
+    return tuple(answers[0][0]["symbols"])
 
 
 @strawberry.type

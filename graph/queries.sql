@@ -114,10 +114,9 @@ FROM unnest($1::integer[]) WITH ORDINALITY AS k (group_id, ordinal);
 
 -- name: group_symbols
 -- The symbols of groups, sorted: what a universe is made of.
-SELECT k.ordinal, array_agg(m.symbol ORDER BY m.symbol COLLATE "C") AS symbols
-FROM unnest($1::integer[]) WITH ORDINALITY AS k (group_id, ordinal)
-JOIN group_memberships AS m ON m.group_id = k.group_id
-GROUP BY k.ordinal;
+SELECT k.ordinal, ARRAY(SELECT m.symbol FROM group_memberships AS m WHERE m.group_id = k.group_id
+                        ORDER BY m.symbol COLLATE "C") AS symbols
+FROM unnest($1::integer[]) WITH ORDINALITY AS k (group_id, ordinal);
 
 -- name: members_by_weight
 -- A page of each group's members, heaviest first, with their stocks; after a position where one is given.
@@ -165,10 +164,11 @@ ORDER BY k.ordinal, m.symbol COLLATE "C", m.id;
 -- The places of memberships among all members of their group, heaviest first.
 WITH k AS (SELECT * FROM unnest($1::integer[], $2::integer[]) WITH ORDINALITY AS k (group_id, id, ordinal))
 SELECT k.ordinal, ranked.rank
-FROM (SELECT m.id, row_number() OVER (PARTITION BY m.group_id
-                                      ORDER BY m.weight DESC NULLS LAST, m.symbol COLLATE "C", m.id) AS rank
-      FROM group_memberships AS m
-      WHERE m.group_id IN (SELECT group_id FROM k)) AS ranked
+FROM (SELECT DISTINCT group_id FROM k) AS g
+CROSS JOIN LATERAL (
+    SELECT m.id, row_number() OVER (ORDER BY m.weight DESC NULLS LAST, m.symbol COLLATE "C", m.id) AS rank
+    FROM group_memberships AS m WHERE m.group_id = g.group_id
+) AS ranked
 JOIN k ON k.id = ranked.id;
 
 -- name: stocks

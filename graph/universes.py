@@ -120,10 +120,7 @@ class UniverseQuery:
         atoms = tuple(atom for atom in dict.fromkeys(leaves(expression)) if isinstance(atom, Atom))
 
         def shape(answers: list[list[Row]]) -> tuple[str, ...]:
-            members = {
-                atom.group: frozenset(rows[0]["symbols"] if rows else ())
-                for atom, rows in zip(atoms, answers, strict=True)
-            }
+            members = {atom.group: frozenset(row["symbols"]) for atom, (row,) in zip(atoms, answers, strict=True)}
             return tuple(sorted(evaluate(expression, members)))
 
         symbols = await operation.remember(

@@ -1,0 +1,47 @@
+"""What the README says is so."""
+
+import re
+from pathlib import Path
+
+import httpx2
+
+from graph.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def test_its_queries_are_answered(site_url: str) -> None:
+    queries = blocks("graphql")
+    assert len(queries) == 1
+    for query in queries:
+        answer = httpx2.post(f"{site_url}/graphql", json={"query": query}).json()
+        assert "errors" not in answer
+        assert answer["data"]["universe"]["size"] == 518
+
+
+def test_its_two_commands_are_there_once_each() -> None:
+    commands = [block for block in blocks("sh") if block.startswith("python3 -m venv")]
+    assert [command.strip().rpartition("/")[2] for command in commands] == ["stockgraph serve", "pytest"]
+
+
+def test_its_settings_are_all_there_are() -> None:
+    named = re.findall(r"^\| `([A-Z_]+)` \| `--([a-z-]+)` \|", README, re.MULTILINE)
+    assert {option.replace("-", "_") for _, option in named} == set(Settings.__dataclass_fields__)
+    hints = str(Settings.__annotations__)
+    assert [variable for variable, _ in named if repr(variable) not in hints and variable not in hints] == []
+
+
+def test_its_links_lead_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_its_error_codes_are_those_of_the_classes() -> None:
+    source = (ROOT / "graph" / "errors.py").read_text() + (ROOT / "graph" / "limits.py").read_text()
+    codes = set(re.findall(r'code = "([A-Z_]+)"', source)) | set(re.findall(r'"((?:GRAPHQL|OPERATION)_[A-Z_]+)"', source))
+    assert codes <= set(re.findall(r"`([A-Z_]+)`", README))

@@ -1,6 +1,7 @@
 -- Every statement that the server sends. Each answers many keys at once: the keys come as parallel arrays, `ordinal` is the
 -- place of the key that a row answers, from 1, and rows come in the order of the answer. Weights are fractions.
--- The milliseconds are of the statement alone at 15,834 memberships of 3,757 symbols in 58 groups: PostgreSQL 15, 2 cores.
+-- The milliseconds are those of execution, the least of seven runs, at 12,807 memberships of 3,800 symbols in 58 groups (a
+-- fund of 3,482 among them), PostgreSQL 15 on one of two busy cores.
 
 -- name: stamped
 -- What every statement is wrapped in where the database keeps track of changes: with each row comes the generation of the
@@ -12,6 +13,7 @@ LEFT JOIN (/* statement */) AS answer ON true;
 -- name: tracking
 -- Which database this is, whether the tables are there, and whether every change of them is recorded. Triggers that were
 -- off for a while make it another database: what changed meanwhile was not counted.
+-- 0.1 ms.
 WITH watched AS (
     SELECT relation FROM (VALUES (to_regclass('definition_groups')), (to_regclass('group_memberships')),
                                  (to_regclass('symbols'))) AS w (relation)
@@ -35,6 +37,7 @@ SELECT 1 AS ordinal,
 
 -- name: groups_named
 -- The groups of a name in an environment, whatever their type and its case.
+-- 0.1 ms.
 SELECT k.ordinal, g.id, g.name, g.type, g.description, g.environment, g.created_at, g.updated_at, g.last_update
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k (name, environment, ordinal)
 JOIN definition_groups AS g ON lower(g.name) = lower(k.name) AND g.environment = k.environment
@@ -42,12 +45,14 @@ ORDER BY k.ordinal, g.type, g.name COLLATE "C";
 
 -- name: groups_by_id
 -- Groups by their ids, those of other environments left out.
+-- 0.1 ms for 58.
 SELECT k.ordinal, g.id, g.name, g.type, g.description, g.environment, g.created_at, g.updated_at, g.last_update
 FROM unnest($1::integer[], $2::text[]) WITH ORDINALITY AS k (id, environment, ordinal)
 JOIN definition_groups AS g ON g.id = k.id AND g.environment = k.environment;
 
 -- name: group_names
 -- All names of an environment: what the parts of a universe key are looked up in.
+-- 0.1 ms for 58.
 SELECT k.ordinal, g.id, g.name, g.type
 FROM unnest($1::text[]) WITH ORDINALITY AS k (environment, ordinal)
 JOIN definition_groups AS g ON g.environment = k.environment
@@ -55,12 +60,14 @@ ORDER BY k.ordinal, g.id;
 
 -- name: group_details
 -- The two documents of a group, which few ask for.
+-- 0.1 ms for 58.
 SELECT k.ordinal, g.metadata::text AS metadata, g.liquidity_filter::text AS liquidity_filter
 FROM unnest($1::integer[]) WITH ORDINALITY AS k (group_id, ordinal)
 JOIN definition_groups AS g ON g.id = k.group_id;
 
 -- name: groups_by_name
 -- A page of an environment's groups, by name.
+-- 0.1 ms for 58; 0.6 with all filters.
 SELECT 1 AS ordinal, g.id, g.name, g.type, g.description, g.environment, g.created_at, g.updated_at, g.last_update
 FROM definition_groups AS g
 WHERE g.environment = $1 AND ($2::text[] IS NULL OR g.type = ANY ($2))
@@ -75,6 +82,7 @@ LIMIT $6::integer;
 
 -- name: groups_by_member_count
 -- A page of an environment's groups, those with most members first.
+-- 0.2 ms for 11 sectors; 0.9 for 58 groups.
 WITH g AS MATERIALIZED (
     SELECT g.id, g.name, g.type, g.description, g.environment, g.created_at, g.updated_at, g.last_update,
            (SELECT count(*) FROM group_memberships AS m WHERE m.group_id = g.id) AS member_count
@@ -93,6 +101,7 @@ LIMIT $6::integer;
 
 -- name: groups_count
 -- How many groups of an environment pass the filters of a page.
+-- 0.1 ms; 0.8 with a bound on members.
 SELECT 1 AS ordinal, count(*) AS total
 FROM definition_groups AS g
 WHERE g.environment = $1 AND ($2::text[] IS NULL OR g.type = ANY ($2))
@@ -104,22 +113,26 @@ WHERE g.environment = $1 AND ($2::text[] IS NULL OR g.type = ANY ($2))
 
 -- name: member_counts
 -- How many members groups have.
+-- 0.8 ms for 58.
 SELECT k.ordinal, (SELECT count(*) FROM group_memberships AS m WHERE m.group_id = k.group_id) AS total
 FROM unnest($1::integer[]) WITH ORDINALITY AS k (group_id, ordinal);
 
 -- name: total_weights
 -- The sum of the weights of groups' members, null where none has a weight.
+-- 1.9 ms for 58.
 SELECT k.ordinal, (SELECT sum(m.weight)::float8 FROM group_memberships AS m WHERE m.group_id = k.group_id) AS total
 FROM unnest($1::integer[]) WITH ORDINALITY AS k (group_id, ordinal);
 
 -- name: group_symbols
 -- The symbols of groups, sorted: what a universe is made of.
+-- 0.1 ms for 503 members; 1.6 for all 58 groups.
 SELECT k.ordinal, ARRAY(SELECT m.symbol FROM group_memberships AS m WHERE m.group_id = k.group_id
                         ORDER BY m.symbol COLLATE "C") AS symbols
 FROM unnest($1::integer[]) WITH ORDINALITY AS k (group_id, ordinal);
 
 -- name: members_by_weight
 -- A page of each group's members, heaviest first, with their stocks; after a position where one is given.
+-- 0.1 ms for 10, wherever the page lies; 1.5 for 503; 2.0 for 10 of each of 58 groups.
 SELECT k.ordinal, m.id, m.group_id, m.symbol, m.weight::float8 AS weight, m.metadata::text AS metadata, m.added_at,
        m.updated_at, s.name AS stock_name, s.industry AS stock_industry
 FROM unnest($1::integer[], $2::integer[], $3::float8[], $4::text[], $5::integer[]) WITH ORDINALITY
@@ -147,6 +160,7 @@ ORDER BY k.ordinal, m.weight DESC NULLS LAST, m.symbol COLLATE "C", m.id;
 
 -- name: members_by_symbol
 -- A page of each group's members, by symbol, with their stocks; after a position where one is given.
+-- 0.1 ms for 10, wherever the page lies; 1.6 for 503.
 SELECT k.ordinal, m.id, m.group_id, m.symbol, m.weight::float8 AS weight, m.metadata::text AS metadata, m.added_at,
        m.updated_at, s.name AS stock_name, s.industry AS stock_industry
 FROM unnest($1::integer[], $2::integer[], $3::text[], $4::integer[]) WITH ORDINALITY
@@ -154,7 +168,7 @@ FROM unnest($1::integer[], $2::integer[], $3::text[], $4::integer[]) WITH ORDINA
 CROSS JOIN LATERAL (
     SELECT m.* FROM group_memberships AS m
     WHERE m.group_id = k.group_id
-        AND (k.after_id IS NULL OR (m.symbol COLLATE "C", m.id) > (k.after_symbol, k.after_id))
+        AND (m.symbol COLLATE "C", m.id) > (coalesce(k.after_symbol, ''), coalesce(k.after_id, 0))
     ORDER BY m.symbol COLLATE "C", m.id LIMIT k.first
 ) AS m
 LEFT JOIN symbols AS s ON s.symbol = m.symbol
@@ -162,6 +176,7 @@ ORDER BY k.ordinal, m.symbol COLLATE "C", m.id;
 
 -- name: member_ranks
 -- The places of memberships among all members of their group, heaviest first.
+-- 0.6 ms for the 503 of one group; 2.5 for 8 of 8 groups.
 WITH k AS (SELECT * FROM unnest($1::integer[], $2::integer[]) WITH ORDINALITY AS k (group_id, id, ordinal))
 SELECT k.ordinal, ranked.rank
 FROM (SELECT DISTINCT group_id FROM k) AS g
@@ -174,6 +189,7 @@ JOIN k ON k.id = ranked.id;
 -- name: stocks
 -- A stock by its symbol: as written where it is so, else whatever its case. A stock is what `symbols` or a group of the
 -- environment holds.
+-- 0.1 ms; 2.1 for 503.
 SELECT k.ordinal, found.symbol, s.name AS stock_name, s.industry AS stock_industry
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k (symbol, environment, ordinal)
 CROSS JOIN LATERAL (
@@ -194,6 +210,7 @@ LEFT JOIN symbols AS s ON s.symbol = found.symbol;
 -- name: stock_memberships
 -- The memberships of stocks in an environment, with their groups: heaviest first, then by the group's name. Types come as
 -- one text, `ETF,THEME`; null is every type.
+-- 0.1 ms; for 503 stocks at once 6.4 with one type, 9.4 with all of their 4,109 memberships.
 WITH m AS MATERIALIZED (
     SELECT k.ordinal, k.environment, k.types, m.*
     FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS k (symbol, environment, types, ordinal)
@@ -208,6 +225,7 @@ ORDER BY m.ordinal, m.weight DESC NULLS LAST, g.name COLLATE "C", g.id;
 
 -- name: exposures
 -- What of a group lies in each group of a type and environment, heaviest first; last, under a null id, what lies in none.
+-- 0.9 ms for 503 members by sector; 32 for 3,482 by ETF.
 WITH lying AS MATERIALIZED (
     SELECT k.ordinal, t.group_id, sum(m.weight)::float8 AS weight, count(*) AS total
     FROM unnest($1::integer[], $2::text[], $3::text[]) WITH ORDINALITY AS k (group_id, type, environment, ordinal)
@@ -226,6 +244,7 @@ ORDER BY lying.ordinal, lying.weight DESC NULLS LAST, lying.total DESC, g.name C
 -- name: overlaps
 -- For each two of some groups that share members: how many, and the sum of the smaller of their two weights there (null
 -- where no shared member has both).
+-- 2.2 ms for 2 groups; 11 for 24.
 SELECT 1 AS ordinal, a.group_id AS a, b.group_id AS b, count(*) AS total,
        sum(least(a.weight, b.weight)) FILTER (WHERE a.weight IS NOT NULL AND b.weight IS NOT NULL)::float8 AS weight
 FROM group_memberships AS a JOIN group_memberships AS b ON b.symbol = a.symbol AND b.group_id > a.group_id
@@ -236,6 +255,7 @@ GROUP BY a.group_id, b.group_id;
 -- Stocks and groups for a text, best first: equal, beginning with it, a word beginning with it, holding it; in the symbol
 -- or name before the description; groups after stocks, longer after shorter. A stock that `symbols` does not list is found
 -- by its whole symbol.
+-- 4 ms for a word; 8 for one letter, which most names hold.
 WITH asked AS (SELECT lower($1::text) AS text),
 hit AS MATERIALIZED (
     SELECT 0 AS kind, s.symbol AS name, lower(s.symbol) AS lower_name, lower(s.name) AS lower_description,

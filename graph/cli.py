@@ -78,6 +78,7 @@ def serve(
             "log_level": "warning",
             "server_header": False,
             "timeout_graceful_shutdown": 5,
+            "limit_concurrency": 1_000,
         }
         if workers == 1:
             uvicorn.run(create_app(served), **options)

@@ -55,11 +55,7 @@ class Node:
     """Anything with an id of its own."""
 
     environment_name: strawberry.Private[str]
-
-    @property
-    def key(self) -> str | int:
-        """What tells it from others of its type and environment."""
-        raise NotImplementedError
+    key: strawberry.Private[str | int]  # what tells it from others of its type and environment
 
     @strawberry.field
     def id(self) -> ID:
@@ -79,16 +75,12 @@ class Stock(Node):
     industry: str | None
     """The industry within its sector."""
 
-    @property
-    def key(self) -> str:
-        """Its symbol."""
-        return self.symbol
-
     @classmethod
     def of(cls, row: Row, environment: str) -> "Stock":
         """Make a stock of a row that has its columns."""
         return cls(
             environment_name=environment,
+            key=row["symbol"],
             symbol=row["symbol"],
             name=row["stock_name"],
             industry=row["stock_industry"],
@@ -152,17 +144,12 @@ class Group(Node):
     """The environment whose rows it is of."""
     row: strawberry.Private[Row]
 
-    @property
-    def key(self) -> int:
-        """Its number in the table."""
-        number: int = self.row["id"]
-        return number
-
     @classmethod
     def of(cls, row: Row) -> "Group":
         """Make a group of a row that has its columns."""
         return cls(
             environment_name=row["environment"],
+            key=row["id"],
             name=row["name"],
             type=GroupType(row["type"]),
             description=row["description"],

@@ -101,14 +101,19 @@ BEGIN
         RETURN NULL;
     END IF;
     INSERT INTO data_change (family, xid) VALUES (changed_family, pg_current_xact_id()) ON CONFLICT DO NOTHING;
-    -- Now and then the rows of finished transactions become one. Only in READ COMMITTED, where a row that another
-    -- transaction deleted meanwhile is passed over and not a serialisation failure.
-    IF FOUND AND pg_current_xact_id()::text::bigint % 64 = 0
+    -- Now and then the rows of finished transactions become one; at once where a restore brought rows of another server,
+    -- whose transactions are yet to come here. Only in READ COMMITTED, where a row that another transaction deleted
+    -- meanwhile is passed over and not a serialisation failure.
+    IF FOUND AND (pg_current_xact_id()::text::bigint % 64 = 0 OR EXISTS (
+           SELECT FROM data_change WHERE family = changed_family AND xid > pg_current_xact_id()
+               AND xid >= pg_snapshot_xmax(pg_current_snapshot())))
        AND current_setting('transaction_isolation') = 'read committed'
        AND pg_try_advisory_xact_lock(hashtextextended('stockgraph.data_change.' || changed_family, 0)) THEN
         WITH finished AS (
             DELETE FROM data_change
-            WHERE family = changed_family AND xid < pg_snapshot_xmin(pg_current_snapshot())
+            WHERE family = changed_family AND (
+                xid < pg_snapshot_xmin(pg_current_snapshot())
+                OR xid > pg_current_xact_id() AND xid >= pg_snapshot_xmax(pg_current_snapshot()))
             RETURNING weight
         )
         SELECT sum(weight) INTO compacted FROM finished;
@@ -156,3 +161,12 @@ BEGIN
     END LOOP;
 END;
 $$;
+
+-- What a restore brought of another server's transactions, which are yet to come here, becomes one row of this one.
+WITH foreign_change AS (
+    DELETE FROM data_change WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) AND xid <> pg_current_xact_id()
+    RETURNING family, weight
+)
+INSERT INTO data_change (family, xid, weight)
+SELECT family, pg_current_xact_id(), sum(weight) FROM foreign_change GROUP BY family
+ON CONFLICT (family, xid) DO UPDATE SET weight = data_change.weight + excluded.weight;

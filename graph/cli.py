@@ -19,21 +19,22 @@ from typing import Annotated, Any, NoReturn
 import asyncpg
 import orjson
 import uvicorn
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
 from rich.progress import Progress
 
 from graph.app import create_app, open_runtime
+from graph.checks import Finding
 from graph.checks import check as find_faults
 from graph.context import Operation
-from graph.database import Database
+from graph.database import Database, answered
 from graph.embedded import default_home, embedded_postgres
 from graph.errors import DatabaseUnavailable, StockgraphError
 from graph.holdings import GroupHoldings, Unit, read_paths
 from graph.loading import GroupDiff, LoadReport, load_groups
 from graph.nodes import GroupType
 from graph.schema import make_schema
-from graph.settings import Settings
+from graph.settings import Settings, drop_empty_variables
 from graph.tables import make_tables
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
@@ -56,7 +57,7 @@ def serve(
         str, Parameter(help="The address to listen on; 0.0.0.0 is every one of this machine.")
     ] = "127.0.0.1",
     port: Annotated[int, Parameter(help="The port to listen on.")] = 8000,
-    workers: Annotated[int, Parameter(help="How many server processes.")] = 1,
+    workers: Annotated[int, Parameter(help="How many server processes.", validator=validators.Number(gte=1))] = 1,
     demo: Annotated[bool, Parameter(help="Fill an empty embedded database with real groups.")] = True,
     settings: Settings = Settings(),  # noqa: B008 - frozen
 ) -> None:
@@ -228,7 +229,8 @@ def query(
     elif json:
         print(orjson.dumps(answer["data"]["universe"]).decode())
     else:
-        print("\n".join(answer["data"]["universe"]["symbols"]))
+        for symbol in answer["data"]["universe"]["symbols"]:
+            print(symbol)
     if "errors" in answer:
         sys.exit(FAILED)
 
@@ -242,9 +244,10 @@ def check(*, settings: Settings = Settings()) -> None:  # noqa: B008 - frozen
     A warning: members of an ETF that are in no sector.
     """
 
-    async def run(url: str) -> list[Any]:
-        async with _connected(url) as connection:
-            return await find_faults(connection, settings.environment)
+    async def run(url: str) -> list[Finding]:
+        async with Database(url) as database, database.snapshot() as connection:
+            with answered():
+                return await find_faults(connection, settings.environment)
 
     with _database(settings) as url:
         findings = asyncio.run(run(url))
@@ -276,9 +279,10 @@ def _database(settings: Settings) -> Iterator[str]:
 async def _connected(url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     connection = await Database(url).connect(statement_seconds=None)
     try:
-        yield connection
+        with answered():
+            yield connection
     finally:
-        await connection.close()
+        connection.terminate()
 
 
 async def _furnish(url: str, settings: Settings, *, demo: bool) -> None:
@@ -342,14 +346,16 @@ def main() -> None:
     """Run the command; one line on standard error and a non-zero exit for whatever a person can mend."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
-        app(exit_on_error=False)
-    except CycloptsError:
-        sys.exit(WRONG_USAGE)  # cyclopts has said it
+        drop_empty_variables()
+        app(exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _fail(f"{' '.join(str(error).split())} `stockgraph --help` tells more.")
+        sys.exit(WRONG_USAGE)
     except StockgraphError as error:
         _fail(error)
         sys.exit(FAILED)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
-        _fail(f"PostgreSQL: {error}")
+    except asyncpg.PostgresError as error:
+        _fail(f"PostgreSQL: {str(error).splitlines()[0]}")
         sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -52,7 +52,7 @@ class _Attempt:
         self._connection: Connection | None = None
         self._resources = AsyncExitStack()
         self._loaders: dict[str, DataLoader[Key, Answer]] = {}
-        self.generations: set[int] = set()
+        self.generations: set[int | None] = set()
         self.stale = False
         self.objects = 0
 
@@ -81,10 +81,6 @@ class _Attempt:
         for row in reading.rows:
             answers[row["ordinal"] - 1][0].append(row)
         return answers
-
-    def note(self, generation: int | None) -> None:
-        if generation is not None:
-            self.generations.add(generation)
 
     async def close(self) -> None:
         async with self._one_at_a_time or nullcontext():
@@ -115,7 +111,8 @@ class Operation:
     @property
     def agrees(self) -> bool:
         """Whether all that this attempt read, remembered values included, stood in the database at one moment."""
-        return len(self._attempt.generations) <= 1
+        seen = self._attempt.generations
+        return self._attempt.in_snapshot or (len(seen) <= 1 and None not in seen)
 
     @property
     def stale(self) -> bool:
@@ -147,7 +144,7 @@ class Operation:
         """Give the rows of a statement that answers one question and not many keys."""
         attempt = self._attempt
         reading = await attempt.read(statement, *arguments)
-        attempt.note(reading.generation)
+        attempt.generations.add(reading.generation)
         self.charge(len(reading.rows))
         return reading.rows
 
@@ -155,7 +152,7 @@ class Operation:
         """Give a statement's rows for one key: all keys that are asked for meanwhile go with it in one batch."""
         attempt = self._attempt
         rows, generation = await attempt.loader(statement).load(key)
-        attempt.note(generation)
+        attempt.generations.add(generation)
         self.charge(len(rows))
         return rows
 
@@ -164,7 +161,7 @@ class Operation:
         attempt = self._attempt
         answers = await attempt.loader(statement).load_many(keys)
         for rows, generation in answers:
-            attempt.note(generation)
+            attempt.generations.add(generation)
             self.charge(len(rows))
         return [rows for rows, _ in answers]
 
@@ -197,7 +194,7 @@ class Operation:
         if remembered.stale:
             attempt.stale = True
         else:
-            attempt.note(remembered.generation)
+            attempt.generations.add(remembered.generation)
         return remembered.value
 
 

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any, NamedTuple, Self, TypeAlias
 
@@ -16,7 +16,7 @@ POOL_SIZE = 10
 STATEMENT_SECONDS = 10.0
 """How long a statement may take."""
 CONNECT_SECONDS = 5.0
-"""How long a connection may take to be made, or to come free."""
+"""How long a connection may take to be made."""
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
@@ -56,7 +56,12 @@ class Database:
     async def __aenter__(self) -> Self:
         """Make the pool; no connection is opened yet, so that a server can start before its database."""
         self._pool = await asyncpg.create_pool(
-            self._url, min_size=0, max_size=POOL_SIZE, timeout=CONNECT_SECONDS, command_timeout=STATEMENT_SECONDS
+            self._url,
+            min_size=0,
+            max_size=POOL_SIZE,
+            timeout=CONNECT_SECONDS,
+            command_timeout=STATEMENT_SECONDS,
+            reset=_reset,
         )
         return self
 
@@ -69,31 +74,33 @@ class Database:
         self, *, statement_seconds: float | None = STATEMENT_SECONDS
     ) -> "asyncpg.Connection[asyncpg.Record]":
         """Open a connection outside the pool: one that listens or writes."""
-        with _answered(connecting=True):
+        with answered(connecting=True):
             return await asyncpg.connect(self._url, timeout=CONNECT_SECONDS, command_timeout=statement_seconds)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Borrow a connection of the pool."""
         assert self._pool, "the database is used inside its context"  # noqa: S101
-        with _answered(connecting=True):
-            borrowed = await self._pool.acquire(timeout=CONNECT_SECONDS)
+        with answered(connecting=True):
+            borrowed = await self._pool.acquire()
         try:
             yield borrowed
         finally:
-            await self._pool.release(borrowed)
+            # a connection that cannot be given back is ended by the pool; what it read is read
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+                await self._pool.release(borrowed)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
         """Borrow a connection whose statements all read the same state of the database."""
         async with self.connection() as borrowed:
-            with _answered():
+            with answered():
                 transaction = borrowed.transaction(isolation="repeatable_read", readonly=True)
                 await transaction.start()
             try:
                 yield borrowed
             finally:
-                with _answered():
+                with answered():
                     await transaction.rollback()
 
     async def fetch(
@@ -104,7 +111,7 @@ class Database:
             async with self.connection() as borrowed:
                 return await self.fetch(statement, *arguments, stamped=stamped, connection=borrowed)
         sent = time.monotonic()
-        with _answered():
+        with answered():
             rows = await connection.fetch((_STAMPED if stamped else STATEMENTS)[statement], *arguments)
         if not stamped:
             return Reading(rows, None, sent)
@@ -135,7 +142,13 @@ _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] 
 )
 
 
-class _answered:  # noqa: N801 - reads as the phrase it is
+async def _reset(connection: Connection) -> None:
+    """Leave a connection as it was found: our statements change nothing else, so that no round trip is needed."""
+    if connection.is_in_transaction():
+        await connection.execute("ROLLBACK")
+
+
+class answered:  # noqa: N801 - reads as the phrase it is
     """Turns what goes wrong between here and the database into what a person can act on."""
 
     def __init__(self, *, connecting: bool = False) -> None:
@@ -151,5 +164,7 @@ class _answered:  # noqa: N801 - reads as the phrase it is
         for kind, reason in _REASONS:
             if isinstance(error, kind):
                 raise DatabaseUnavailable(reason.format(str(error).rstrip("."))) from error
+        if self._connecting and isinstance(error, ValueError | OverflowError):
+            raise DatabaseUnavailable("DATABASE_URL is not of the form postgresql://user:password@host/database.")
         if self._connecting and isinstance(error, asyncpg.PostgresError):
             raise DatabaseUnavailable(f"The database takes no connection: {error}.") from error

@@ -179,9 +179,11 @@ class GraphQLEndpoint:
         answering = cast("asyncio.Task[None]", asyncio.current_task())
         watching = asyncio.ensure_future(_cancel_on_disconnect(answering, receive))
         try:
-            async with asyncio.timeout(self._time_limit):
+            async with asyncio.timeout(self._time_limit) as limit:
                 return await self._run(operation, method)
         except TimeoutError:
+            if not limit.expired():
+                raise
             message = f"The operation was stopped after {self._time_limit:g} seconds; ask for less at a time."
             return _error(message, LimitExceeded.code)
         except asyncio.CancelledError as error:

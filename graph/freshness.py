@@ -63,6 +63,7 @@ class Freshness:
         self.rewinds = 0
         """Counts the times that a generation was smaller than one before: another database, or a restored one."""
         self._confirmed = float("-inf")
+        self._received = float("-inf")
         self._notified = float("-inf")
         self._echoes = False
         self._polled = asyncio.Condition()
@@ -71,7 +72,7 @@ class Freshness:
     @property
     def mode(self) -> ListenerMode:
         """How changes become known now."""
-        if not self.tracked:
+        if not self.tracked or self.generation is None:
             return ListenerMode.OFF
         return ListenerMode.NOTIFY if self._echoes else ListenerMode.POLL
 
@@ -85,14 +86,15 @@ class Freshness:
         """Take what a statement says of the generation. Not for a statement within a longer snapshot."""
         if reading.generation is None:
             return
-        if self.generation is None or reading.generation > self.generation:
-            self.generation, self._confirmed = reading.generation, reading.sent
-        elif reading.generation == self.generation:
-            self._confirmed = max(self._confirmed, reading.sent)
-        elif reading.sent > self._confirmed:
+        if self.generation is not None and reading.generation < self.generation:
+            if reading.sent < self._received:
+                return  # an older snapshot that came late
             self.rewinds += 1
             self._forget()
-            self.generation, self._confirmed = reading.generation, reading.sent
+        if reading.generation == self.generation:
+            self._confirmed = max(self._confirmed, reading.sent)
+        else:
+            self.generation, self._confirmed, self._received = reading.generation, reading.sent, time.monotonic()
 
     async def confirmed(self) -> None:
         """Wait until the listening connection has read how things stand, the next time."""
@@ -181,6 +183,8 @@ class Freshness:
             _say(complete=row["complete"], tracked=row["tracked"])
         self.complete, self.tracked, self.confirmed_at = row["complete"], row["tracked"], row["database_time"]
         if stamped and self.tracked:
+            if reading.generation is None:
+                self._forget()
             self.observe(reading)
         elif self.tracked:
             await self._poll(database, connection)

@@ -21,7 +21,8 @@ MAX_ENTRIES = 1_024
 MAX_BYTES = 64 * 1024 * 1024
 REDIS_SECONDS = 0.5
 """How long Redis may take; past that the database is read."""
-REDIS_KEEPS_SECONDS = 3_600
+REDIS_KEEPS_SECONDS = 600
+"""Each generation has keys of its own; this is how long those of an old one stay."""
 
 Value = TypeVar("Value")
 
@@ -111,7 +112,7 @@ class Memo(Generic[Value]):
         """Give what is remembered under a key, or load it: together with whoever else asks for it now."""
         await self._flush()
         generation = self._freshness.known()
-        if generation is not None and (entry := await self._read(key, generation)) and entry.generation == generation:
+        if generation is not None and (entry := await self._read(key, generation)):
             self._hits += 1
             return Remembered(entry.value, generation)
         self._misses += 1
@@ -120,7 +121,7 @@ class Memo(Generic[Value]):
         except DatabaseUnavailable:
             last = self._freshness.generation
             if self._serve_stale and last is not None and (entry := await self._read(key, last)):
-                return Remembered(entry.value, entry.generation, stale=True)
+                return Remembered(entry.value, last, stale=True)
             raise
 
     async def _together(self, key: str, load: Callable[[], Awaitable[Remembered[Value]]]) -> Remembered[Value]:
@@ -132,7 +133,8 @@ class Memo(Generic[Value]):
         return await asyncio.shield(flight.task)
 
     def _landed(self, key: str, task: "asyncio.Task[Remembered[Value]]") -> None:
-        if self._flights[key].task is task:
+        flight = self._flights.get(key)
+        if flight is not None and flight.task is task:
             del self._flights[key]
         if not task.cancelled():
             task.exception()  # whoever still waits is told; nobody may
@@ -170,8 +172,9 @@ class Memo(Generic[Value]):
     async def _read(self, key: str, generation: int) -> _Entry | None:
         if not self._redis:
             entry: _Entry | None = await self._cache.get(key)
-            if entry is not None:
-                self._sizes.move_to_end(key)
+            if entry is None or entry.generation != generation:
+                return None
+            self._sizes.move_to_end(key)
             return entry
         text = await self._try(self._cache.get(f"{generation}:{key}", namespace=self._namespace()))
         try:

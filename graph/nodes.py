@@ -428,6 +428,8 @@ class NodesQuery:
 
         """
         match _read_id(id):
+            case [_, environment, _] if environment not in list(Environment):
+                return None
             case ["Group", str(environment), int(key)] if 0 < key < 2**31:
                 row = await info.context.one("groups_by_id", key, environment)
                 return None if row is None else Group.of(row)

@@ -5,14 +5,19 @@
 
 -- name: stamped
 -- What every statement is wrapped in where the database keeps track of changes: with each row comes the generation of the
--- snapshot that the row was read from; where there are no rows, it comes with a row of nulls.
+-- snapshot that the row was read from; where there are no rows, it comes with a row of nulls. It is null while a restore
+-- has left rows of another server's transactions, which one of this server could be taken for.
 SELECT stamp.generation, answer.*
-FROM (SELECT coalesce(sum(weight), 0)::bigint AS generation FROM data_change WHERE family = 'groups') AS stamp
+FROM (SELECT CASE WHEN (SELECT c.xid FROM data_change AS c WHERE c.family = 'groups' ORDER BY c.xid DESC LIMIT 1)
+                       >= pg_snapshot_xmax(pg_current_snapshot()) THEN NULL
+                  ELSE coalesce(sum(weight), 0)::bigint END AS generation
+      FROM data_change WHERE family = 'groups') AS stamp
 LEFT JOIN (/* statement */) AS answer ON true;
 
 -- name: tracking
 -- Which database this is, whether the tables are there, and whether every change of them is recorded. Triggers that were
--- off for a while make it another database: what changed meanwhile was not counted.
+-- off for a while make it another database, since what changed meanwhile was not counted; so does a restart, since a
+-- restore of its files is one.
 -- 0.1 ms.
 WITH watched AS (
     SELECT relation FROM (VALUES (to_regclass('definition_groups')), (to_regclass('group_memberships')),
@@ -27,7 +32,7 @@ SELECT 1 AS ordinal,
        concat_ws('.', (SELECT system_identifier FROM pg_control_system()),
                  (SELECT timeline_id FROM pg_control_checkpoint()),
                  (SELECT oid FROM pg_database WHERE datname = current_database()),
-                 to_regclass('data_change')::oid,
+                 extract(epoch FROM pg_postmaster_start_time()), to_regclass('data_change')::oid,
                  (SELECT hashtext(string_agg(concat_ws(':', oid, xmin), ',' ORDER BY oid)) FROM recording)) AS identity,
        (SELECT bool_and(relation IS NOT NULL) FROM watched) AS complete,
        to_regclass('data_change') IS NOT NULL AND (SELECT count(*) = 12 FROM recording)
@@ -120,7 +125,7 @@ FROM unnest($1::integer[]) WITH ORDINALITY AS k (group_id, ordinal);
 -- name: total_weights
 -- The sum of the weights of groups' members, null where none has a weight.
 -- 1.9 ms for 58.
-SELECT k.ordinal, (SELECT sum(m.weight)::float8 FROM group_memberships AS m WHERE m.group_id = k.group_id) AS total
+SELECT k.ordinal, (SELECT sum(nullif(m.weight, 'NaN'))::float8 FROM group_memberships AS m WHERE m.group_id = k.group_id) AS total
 FROM unnest($1::integer[]) WITH ORDINALITY AS k (group_id, ordinal);
 
 -- name: group_symbols
@@ -133,7 +138,7 @@ FROM unnest($1::integer[]) WITH ORDINALITY AS k (group_id, ordinal);
 -- name: members_by_weight
 -- A page of each group's members, heaviest first, with their stocks; after a position where one is given.
 -- 0.1 ms for 10, wherever the page lies; 1.5 for 503; 2.0 for 10 of each of 58 groups.
-SELECT k.ordinal, m.id, m.group_id, m.symbol, m.weight::float8 AS weight, m.metadata::text AS metadata, m.added_at,
+SELECT k.ordinal, m.id, m.group_id, m.symbol, nullif(m.weight, 'NaN')::float8 AS weight, m.metadata::text AS metadata, m.added_at,
        m.updated_at, s.name AS stock_name, s.industry AS stock_industry
 FROM unnest($1::integer[], $2::integer[], $3::float8[], $4::text[], $5::integer[]) WITH ORDINALITY
     AS k (group_id, first, after_weight, after_symbol, after_id, ordinal)
@@ -161,7 +166,7 @@ ORDER BY k.ordinal, m.weight DESC NULLS LAST, m.symbol COLLATE "C", m.id;
 -- name: members_by_symbol
 -- A page of each group's members, by symbol, with their stocks; after a position where one is given.
 -- 0.1 ms for 10, wherever the page lies; 1.6 for 503.
-SELECT k.ordinal, m.id, m.group_id, m.symbol, m.weight::float8 AS weight, m.metadata::text AS metadata, m.added_at,
+SELECT k.ordinal, m.id, m.group_id, m.symbol, nullif(m.weight, 'NaN')::float8 AS weight, m.metadata::text AS metadata, m.added_at,
        m.updated_at, s.name AS stock_name, s.industry AS stock_industry
 FROM unnest($1::integer[], $2::integer[], $3::text[], $4::integer[]) WITH ORDINALITY
     AS k (group_id, first, after_symbol, after_id, ordinal)
@@ -216,7 +221,7 @@ WITH m AS MATERIALIZED (
     FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS k (symbol, environment, types, ordinal)
     JOIN group_memberships AS m ON m.symbol = k.symbol
 )
-SELECT m.ordinal, m.id AS membership_id, m.symbol, m.weight::float8 AS weight, m.metadata::text AS metadata, m.added_at,
+SELECT m.ordinal, m.id AS membership_id, m.symbol, nullif(m.weight, 'NaN')::float8 AS weight, m.metadata::text AS metadata, m.added_at,
        m.updated_at AS membership_updated_at,
        g.id, g.name, g.type, g.description, g.environment, g.created_at, g.updated_at, g.last_update
 FROM m JOIN definition_groups AS g ON g.id = m.group_id AND g.environment = m.environment
@@ -227,7 +232,7 @@ ORDER BY m.ordinal, m.weight DESC NULLS LAST, g.name COLLATE "C", g.id;
 -- What of a group lies in each group of a type and environment, heaviest first; last, under a null id, what lies in none.
 -- 0.9 ms for 503 members by sector; 32 for 3,482 by ETF.
 WITH lying AS MATERIALIZED (
-    SELECT k.ordinal, t.group_id, sum(m.weight)::float8 AS weight, count(*) AS total
+    SELECT k.ordinal, t.group_id, sum(nullif(m.weight, 'NaN'))::float8 AS weight, count(*) AS total
     FROM unnest($1::integer[], $2::text[], $3::text[]) WITH ORDINALITY AS k (group_id, type, environment, ordinal)
     JOIN group_memberships AS m ON m.group_id = k.group_id
     LEFT JOIN (SELECT t.symbol, t.group_id, g.type, g.environment

@@ -16,6 +16,7 @@ from strawberry.types.enum import StrawberryEnumDefinition
 
 from graph.context import Operation
 from graph.errors import GraphError
+from graph.freshness import ListenerMode
 from graph.limits import Limits, code_errors
 from graph.nodes import Group, NodesQuery, Stock
 from graph.overlaps import OverlapQuery
@@ -43,7 +44,7 @@ class GraphSchema(strawberry.Schema):
         assert isinstance(operation, Operation)  # noqa: S101 - the server's own callers
         for attempt in range(1, ATTEMPTS + 1):
             # where changes are not recorded nobody could tell whether two statements agree
-            snapshot = attempt == ATTEMPTS or not operation.runtime.freshness.tracked
+            snapshot = attempt == ATTEMPTS or operation.runtime.freshness.mode is ListenerMode.OFF
             async with operation.attempt(snapshot=snapshot):
                 result = await super().execute(query, *args, **kwargs)
             if operation.agrees:

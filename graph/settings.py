@@ -1,13 +1,17 @@
 """What a person may set, each an option of the command line and a variable of the environment alike."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_type_hints
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from cyclopts import App, Group, Parameter
+
+from graph.errors import StockgraphError
 
 
 class Environment(StrEnum):
@@ -82,9 +86,22 @@ class Settings:
         ),
     ] = "UTC"
 
+    def __post_init__(self) -> None:
+        """Refuse an address of no Redis, in words that do not repeat it: it may hold a password."""
+        if self.cache_url is None:
+            return
+        try:
+            parts = urlsplit(self.cache_url)
+            known = parts.scheme in ("redis", "rediss", "unix") and parts.port != 0
+        except ValueError:
+            known = False
+        if not known:
+            raise StockgraphError("CACHE_URL is not of the form redis://user:password@host:6379/0.")
+
     @classmethod
     def from_environment(cls) -> "Settings":
         """Read the variables alone: what a worker process does, which has no command line."""
+        drop_empty_variables()
         reader = App(version="")
 
         @reader.default
@@ -96,12 +113,24 @@ class Settings:
 
     def to_environment(self) -> None:
         """Write the variables, for the worker processes to come."""
-        hints = get_type_hints(Settings, include_extras=True)
-        for each in fields(self):
-            value = getattr(self, each.name)
-            parameter = next(extra for extra in get_args(hints[each.name]) if isinstance(extra, Parameter))
-            for variable in parameter.env_var or ():
-                if value is None:
-                    os.environ.pop(variable, None)
-                else:
-                    os.environ[variable] = str(value)
+        for name, variable in _variables():
+            value = getattr(self, name)
+            if value is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = str(value)
+
+
+def _variables() -> Iterator[tuple[str, str]]:
+    hints = get_type_hints(Settings, include_extras=True)
+    for each in fields(Settings):
+        parameter = next(extra for extra in get_args(hints[each.name]) if isinstance(extra, Parameter))
+        for variable in parameter.env_var or ():
+            yield each.name, variable
+
+
+def drop_empty_variables() -> None:
+    """Take a variable that holds nothing for one that is not set, as compose files mean it."""
+    for _, variable in _variables():
+        if not os.environ.get(variable):
+            os.environ.pop(variable, None)

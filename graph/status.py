@@ -29,7 +29,7 @@ class MemoStatus:
     """How a memory does, since the server's start."""
 
     entries: int
-    """How many it holds."""
+    """How many it holds; where a Redis does, how many of them this process put there."""
     bytes: int | None
     """What they take, by estimate; null where a Redis holds them."""
     hits: int

@@ -1,11 +1,20 @@
 """The tables: schema.sql, applied to a database that lacks them or some of what they need."""
 
+import hashlib
+import re
 from importlib.resources import files
 
 import asyncpg
 
 SCHEMA = files("graph").joinpath("schema.sql").read_text()
 
+_VERSION = f"made by stockgraph, schema {hashlib.sha256(SCHEMA.encode()).hexdigest()[:16]}"
+_EXPECTED = {f"{kind.lower()} {name}" for kind, name in re.findall(r"CREATE (TABLE|INDEX) IF NOT EXISTS (\w+)", SCHEMA)}
+_EXPECTED |= {
+    f"trigger data_change_{event} on {table}"
+    for event in ("insert", "update", "delete", "truncate")
+    for table in ("definition_groups", "group_memberships", "symbols")
+}
 _PRESENT = """
 SELECT 'table ' || relname FROM pg_class WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace
 UNION ALL
@@ -17,8 +26,17 @@ WHERE NOT t.tgisinternal AND t.tgenabled = 'A' AND c.relnamespace = current_sche
 
 
 async def make_tables(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]:
-    """Make what is missing of tables, indexes and triggers, in one transaction; name what was made, sorted."""
+    """Make what is missing of tables, indexes and triggers, in one transaction; name what was made, sorted.
+
+    Where nothing is missing nothing is touched, so that it waits for no writer and no writer for it.
+    """
     async with connection.transaction():
+        # two that make the same would lock the tables against each other
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('stockgraph.make_tables', 0))")
         before = {row[0] for row in await connection.fetch(_PRESENT)}
+        made_by = await connection.fetchval("SELECT obj_description(to_regclass('data_change'), 'pg_class')")
+        if before >= _EXPECTED and made_by == _VERSION:
+            return []
         await connection.execute(SCHEMA)
+        await connection.execute(f"COMMENT ON TABLE data_change IS '{_VERSION}'")
         return sorted({row[0] for row in await connection.fetch(_PRESENT)} - before)

@@ -56,7 +56,7 @@ class Universe:
     """A set of stocks, written as a key over groups."""
 
     key: str
-    """The key in its canonical form: what is one set however it is written has one key."""
+    """The key in its canonical form, in which order, case, repetition and needless parentheses are gone."""
     symbols: list[str]
     """All symbols, sorted."""
     atoms: strawberry.Private[tuple[Atom, ...]]

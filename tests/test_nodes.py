@@ -549,6 +549,8 @@ async def test_a_node_is_found_by_the_id_that_it_gave(ask: Ask) -> None:
         ["Group", "DEFAULT", "1"],
         ["Stock", "DEFAULT", "NOPE"],
         ["Membership", "DEFAULT", 1],
+        ["Stock", "ELSEWHERE", "AAPL"],
+        ["Stock", ["DEFAULT"], "AAPL"],
         {"Group": 1},
     ],
 )
@@ -610,3 +612,21 @@ async def test_a_query_over_the_budget_of_objects_is_refused(live: Live) -> None
     }
     assert {error["extensions"]["code"] for error in answer["errors"]} == {"LIMIT_EXCEEDED"}
     assert answer["data"] == {"group": None}
+
+
+async def test_a_weight_that_is_no_number_is_not_known(live: Live) -> None:
+    await live.writer.execute("UPDATE group_memberships SET weight = 'NaN' WHERE symbol = 'XOM' AND group_id = 3")
+    answer = await live.ask(
+        '{ group(name: "MIXED") { totalWeight members(orderBy: SYMBOL_ASC) { nodes { symbol weight } } } }'
+    )
+    assert answer["data"]["group"] == {
+        "totalWeight": 0.5,
+        "members": {
+            "nodes": [
+                {"symbol": "BRK.B", "weight": None},
+                {"symbol": "CVX", "weight": 0.5},
+                {"symbol": "XOM", "weight": None},
+                {"symbol": "ZZZ", "weight": None},
+            ]
+        },
+    }

@@ -43,5 +43,7 @@ def test_its_links_lead_somewhere() -> None:
 
 def test_its_error_codes_are_those_of_the_classes() -> None:
     source = (ROOT / "graph" / "errors.py").read_text() + (ROOT / "graph" / "limits.py").read_text()
-    codes = set(re.findall(r'code = "([A-Z_]+)"', source)) | set(re.findall(r'"((?:GRAPHQL|OPERATION)_[A-Z_]+)"', source))
+    codes = set(re.findall(r'code = "([A-Z_]+)"', source)) | set(
+        re.findall(r'"((?:GRAPHQL|OPERATION)_[A-Z_]+)"', source)
+    )
     assert codes <= set(re.findall(r"`([A-Z_]+)`", README))

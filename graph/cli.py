@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from decimal import Decimal
 from importlib import import_module
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -30,7 +31,7 @@ from graph.context import Operation
 from graph.database import Database, answered
 from graph.embedded import default_home, embedded_postgres
 from graph.errors import DatabaseUnavailable, StockgraphError
-from graph.holdings import GroupHoldings, Unit, read_paths
+from graph.holdings import GroupHoldings, Reading, Unit, read_paths
 from graph.loading import GroupDiff, LoadReport, load_groups
 from graph.nodes import GroupType
 from graph.schema import make_schema
@@ -121,10 +122,10 @@ def load(
 ) -> None:
     """Load files of holdings, each group replaced whole, and show what that changed.
 
-    Files are known by their names: `etf_SPY.csv`, `theme_airlines.csv`, `universe_dow30.csv`, `segment_...`,
-    `custom_...` with the columns `symbol,name,weight`, and `sectors.csv` with `symbol,sector,industry`. In a folder
-    with a `groups.csv` (columns `name,type,description,file`) only what it lists is loaded. A file with a bad row
-    changes nothing.
+    Files as iShares, State Street, Invesco, Vanguard and ARK publish them are known by their content. Others are known
+    by their names: `etf_SPY.csv`, `theme_airlines.csv`, `universe_dow30.csv`, `segment_...`, `custom_...` with the
+    columns `symbol,name,weight`, and `sectors.csv` with `symbol,sector,industry`. In a folder with a `groups.csv`
+    (columns `name,type,description,file`) only what it lists is loaded. A file with a bad row changes nothing.
 
         stockgraph load holdings/
         stockgraph load etf_SPY.csv --dry-run
@@ -150,27 +151,39 @@ def load(
     failures = [*reading.errors, *report.errors]
     if json:
         errors = [str(failure) for failure in failures]
-        changes = {"groups": report.groups, "notes": reading.notes, "errors": errors}
+        sources = [
+            {"type": group.type, "name": group.name, "as_of": group.as_of, "left_out": group.left_out}
+            for group in reading.groups
+        ]
+        changes = {"groups": report.groups, "sources": sources, "notes": reading.notes, "errors": errors}
         print(orjson.dumps(changes, default=float).decode())
-    elif report.groups:
-        _show(report, dry_run=dry_run)
-    if not json:
-        for note in reading.notes:
-            err.print(f"note: {note}", markup=False)
+    else:
+        _show(reading, report, dry_run=dry_run)
     for failure in failures:
         _fail(failure)
     if failures:
         sys.exit(FAILED)
 
 
-def _show(report: LoadReport, *, dry_run: bool) -> None:
+def _show(reading: Reading, report: LoadReport, *, dry_run: bool) -> None:
+    for group in reading.groups:
+        if group.left_out:
+            rows = [f"{row.ticker or row.name or '-'} ({row.reason})" for row in group.left_out]
+            print(f"{group.type} {group.name}: {len(rows):,} rows that are no members left out: {_few(rows)}")
+    for note in reading.notes:
+        err.print(f"note: {note}", markup=False)
+    if not report.groups:
+        return
     for diff in report.groups:
         changes = [
             f"{len(symbols):,} {what} ({_few(symbols)})"
             for what, symbols in (
                 ("added", diff.added),
                 ("removed", diff.removed),
-                ("reweighted", [f"{each.symbol} {each.old} -> {each.new}" for each in diff.reweighted]),
+                (
+                    "reweighted",
+                    [f"{each.symbol} {_weight(each.old)} -> {_weight(each.new)}" for each in diff.reweighted],
+                ),
                 ("weights too small for this database, now zero", diff.zeroed),
             )
             if symbols
@@ -182,6 +195,10 @@ def _show(report: LoadReport, *, dry_run: bool) -> None:
     changed = sum(diff.changed for diff in report.groups)
     would = "would change" if dry_run else "changed"
     print(f"{len(report.groups)} groups read, {changed} {would}{'; a dry run, nothing was written' if dry_run else ''}")
+
+
+def _weight(weight: Decimal | None) -> str:
+    return "unknown" if weight is None else str(weight)
 
 
 def _few(texts: Sequence[str], most: int = 4) -> str:

@@ -1,43 +1,56 @@
 """Files of holdings -> checked rows. Pure: files in, rows out, no database.
 
-Two plain forms of CSV: `symbol,name,weight` holds one group, whose type and name are the file's (`etf_SPY.csv`) or are
-stated; `symbol,sector,industry` holds a group for each sector. A folder's `groups.csv` says which of its files count.
+A file is told by its content: what a fund company publishes (vendors.py), or a plain form: `symbol,name,weight` holds
+one group, `symbol,sector,industry` a group for each sector. The type and name of a group are stated, or the file's name
+tells them (`etf_SPY.csv`), or its content does. A folder's `groups.csv` says which of its files count.
 """
 
-import csv
-import gzip
-import io
 import re
-import stat
-import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date
 from decimal import Decimal
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from graph.errors import InputFileError
+from graph.sheets import Errors, NotHoldings, Row, quoted, read_rows, shown
+from graph.vendors import HEADER_WITHIN, Entry, find_table, misfit, read_day
 
 TYPES = ("ETF", "THEME", "SECTOR", "SEGMENT", "CUSTOM", "UNIVERSE")
 INDEX = "groups.csv"
 """The file that says which files of its folder count."""
-MAX_LINE = 131_072
-"""Characters in a line, as in a field of Python's csv."""
-MAX_ERRORS = 20
-"""Bad rows of one file that are named; the rest are counted."""
 MAX_SYMBOL = 50
 MAX_NAME = 100
 
 Unit = Literal["fraction", "percent"]
 
-_FILE = re.compile(rf"({'|'.join(TYPES)})_(.+)\.csv(?:\.gz)?", re.IGNORECASE)
-_SECTORS_FILE = re.compile(r"sectors\.csv(?:\.gz)?", re.IGNORECASE)
-_PRICES_FILE = re.compile(r"ohlcv.*\.csv(?:\.gz)?", re.IGNORECASE)
-_FORMS = "symbol,name,weight and symbol,sector,industry"
+_SUFFIX = r"\.(?:csv|xlsx)(?:\.gz)?"
+_DAY = r"(?:[_-]\d{4}-\d\d-\d\d)?"
+_FILE = re.compile(rf"({'|'.join(TYPES)})_(.+?){_DAY}{_SUFFIX}", re.IGNORECASE)
+_SECTORS_FILE = re.compile(rf"sectors{_DAY}{_SUFFIX}", re.IGNORECASE)
+_PRICES_FILE = re.compile(rf"ohlcv.*{_SUFFIX}", re.IGNORECASE)
+_DATA_FILE = re.compile(rf".*{_SUFFIX}", re.IGNORECASE)
+# as vendors name what they let download, and as people name it who keep a file for each day
+_NO_FUND = "(?!(?:all|ark|daily|data|etf|export|file|full|fund|index|list|my|nasdaq|spdr|ssga|stocks|top)[_-])"
+_FUND_FILES = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"holdings-daily-[a-z]{2}-[a-z]{2}-([a-z0-9]+)(?![a-z0-9]).*",
+        rf"(?:.*[_-])?{_NO_FUND}([a-z]{{1,6}})[_-]holdings?(?![a-z]).*",
+        rf"{_NO_FUND}([a-z]{{1,6}})[_-]\d{{4}}-?\d\d-?\d\d\b.*",
+    )
+)
+_FILE_DAY = re.compile(r"(?<!\d)((?:19|20)\d\d)-?(\d\d)-?(\d\d)(?!\d)")
+_TICKER = re.compile(r"[A-Z0-9.]{1,10}")
+_FORMS = "symbol,name,weight; symbol,sector,industry; or as iShares, SSGA, Invesco, Vanguard and ARK publish holdings"
 _FILE_NAMES = "etf_<NAME>.csv (theme_, universe_, segment_, custom_, sector_ likewise) or sectors.csv"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?", re.IGNORECASE | re.ASCII)
 _FRACTION_SUM = (Decimal("0.5"), Decimal("1.5"))
 _PERCENT_SUM = (Decimal(50), Decimal(150))
+_WHOLE_SUM = (Decimal("0.9"), Decimal("1.1"))
 _MAX_WEIGHT = 10  # what numeric(9,8) and numeric(5,4) hold
 
 
@@ -54,6 +67,20 @@ class Holding:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A row of a vendor's file that is no member of the group."""
+
+    line: int
+    ticker: str
+    """As the vendor writes it; empty or a dash where there is none."""
+    name: str | None
+    weight: Decimal | None
+    """A fraction of the fund."""
+    reason: str
+    """Such as cash, futures, no ticker."""
+
+
+@dataclass(frozen=True, slots=True)
 class GroupHoldings:
     """A group as a source gives it, whole: what is not in `holdings` is not in the group."""
 
@@ -62,6 +89,10 @@ class GroupHoldings:
     holdings: tuple[Holding, ...] = field(repr=False)
     description: str | None = None
     """None leaves the description that the group has."""
+    as_of: date | None = None
+    """The day of the holdings: the file's own, else the index's, else that of the file's name; None where none says."""
+    left_out: tuple[LeftOut, ...] = field(default=(), repr=False)
+    """In the order of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +112,21 @@ class _Named(NamedTuple):
 
     type: str
     name: str
-    description: str | None = None
-    members: str = ""  # as groups.csv counts them
-    line: int = 0  # of groups.csv
+    description: str | None
+    members: str  # as groups.csv counts them
+    as_of: date | None
+    line: int  # of groups.csv
+
+
+class _Members(NamedTuple):
+    """What a file of one group holds."""
+
+    holdings: tuple[Holding, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    as_of: date | None = None
+    fund: str | None = None  # its ticker, as the content has it
+    of_fund: bool = False  # what funds publish
+    notes: tuple[str, ...] = ()
 
 
 def read_paths(
@@ -91,9 +134,9 @@ def read_paths(
 ) -> Reading:
     """Read files and folders, everything checked; what is wrong with them is in the answer's `errors`.
 
-    `group_type` and `name` replace what the name of one file tells. `weights` states the unit that the sum of a file
-    tells otherwise: 0.5 to 1.5 is fractions, 50 to 150 percent. Symbols come in upper case, names of sectors and themes
-    in snake_case. Subfolders are not entered.
+    `group_type` and `name` replace what one file tells of itself. `weights` states the unit where neither a percent
+    sign nor the vendor does and the sum does not tell: 0.5 to 1.5 is fractions, 50 to 150 percent. Symbols come in
+    upper case, classes of shares as in BRK.B, names of sectors and themes in snake_case. Subfolders are not entered.
     """
     if (group_type or name) and len(paths) > 1:
         return Reading(errors=(InputFileError("--type and --name tell what one file holds; load that file alone."),))
@@ -107,9 +150,10 @@ def read_paths(
             for group in reading.groups:
                 first, kept = groups.setdefault((group.type, group.name), (source, group))
                 if kept is not group:
-                    errors.append(_error(source, f"{group.type} {group.name} is in {_shown(first)} too; keep one"))
+                    reason = f"{group.type} {group.name} is in {shown(first)} too; keep one"
+                    errors.append(Errors(source).error(reason))
     if not groups and not errors:
-        where = ", ".join(map(_shown, paths)) or "No path was given"
+        where = ", ".join(map(shown, paths)) or "No path was given"
         errors.append(InputFileError(f"{where}: nothing to load; files are told by their names: {_FILE_NAMES}."))
     return Reading(tuple(group for _, group in groups.values()), tuple(errors), tuple(notes))
 
@@ -121,25 +165,30 @@ def _readings(
         if not path.is_dir():
             yield path, _read_file(path, group_type, name, unit)
         elif group_type or name:
-            yield path, Reading(errors=(_error(path, "is a folder; --type and --name tell what one file holds"),))
+            reason = "is a folder; --type and --name tell what one file holds"
+            yield path, Reading(errors=(Errors(path).error(reason),))
         elif (path / INDEX).exists():
             yield from _read_indexed(path, unit)
         else:
             yield from _read_unindexed(path, unit)
     except OSError as error:
-        yield path, Reading(errors=(_error(path, f"cannot be read: {error.strerror}"),))
+        yield path, Reading(errors=(Errors(path).error(f"cannot be read: {error.strerror}"),))
 
 
 def _read_unindexed(folder: Path, unit: Unit | None) -> Iterator[tuple[Path, Reading]]:
     for path in _visible(folder):
         if _FILE.fullmatch(path.name) or _SECTORS_FILE.fullmatch(path.name):
             yield path, _read_file(path, None, None, unit)
-        else:
+        elif _PRICES_FILE.fullmatch(path.name) or not _DATA_FILE.fullmatch(path.name) or path.is_dir():
             yield path, Reading(notes=(_left_out(path, "its name does not tell a group"),))
+        else:
+            reading = _read_file(path, None, None, unit)
+            other = [error for error in reading.errors if isinstance(error, NotHoldings)]
+            yield path, Reading(notes=tuple(f"{error} Left out." for error in other)) if other else reading
 
 
 def _read_indexed(folder: Path, unit: Unit | None) -> Iterator[tuple[Path, Reading]]:
-    index = _Errors(folder / INDEX)
+    index = Errors(folder / INDEX)
     try:
         listed = _read_index(index)
     except InputFileError as error:
@@ -165,17 +214,17 @@ def _visible(folder: Path) -> list[Path]:
 
 def _left_out(path: Path, reason: str) -> str:
     if _PRICES_FILE.fullmatch(path.name):
-        reason = "it holds prices, which are not loaded yet"
-    return f"{_shown(path)}: left out; {reason}."
+        reason = "it holds prices, which come elsewhere"
+    return f"{shown(path)}: left out; {reason}."
 
 
-def _read_index(index: "_Errors") -> dict[str, list[_Named]]:
+def _read_index(index: Errors) -> dict[str, list[_Named]]:
     """Read groups.csv: the groups of each file it names."""
-    rows = _rows(index)
+    rows = read_rows(index)
     line, header = next(rows, (0, []))
-    columns = _columns(index.path, line, header)
+    columns = _columns(index, line, header)
     if not {"name", "type", "file"} <= columns.keys():
-        raise _error(index.path, "an index has the columns name,type,description,as_of,members,file", line)
+        raise index.error("an index has the columns name,type,description,as_of,members,file", line)
     listed: dict[str, list[_Named]] = {}
     lines: dict[tuple[str, str], int] = {}
     for line, fields in rows:
@@ -194,25 +243,29 @@ def _read_index(index: "_Errors") -> dict[str, list[_Named]]:
 
 def _read_index_row(line: int, fields: Sequence[str], columns: Mapping[str, int]) -> tuple[str, _Named]:
     """Give the file that a row names and the group in it; ValueError says what is wrong."""
-    if misfit := _misfit(fields, max(columns.values()) + 1):
-        raise ValueError(misfit)
+    if reason := misfit(fields, max(columns.values()) + 1):
+        raise ValueError(reason)
     row = {column: fields[place] for column, place in columns.items()}
     if not row["file"] or Path(row["file"]).name != row["file"]:
-        raise ValueError(f"file {_quoted(row['file'])} is not the name of a file in this folder")
+        raise ValueError(f"file {quoted(row['file'])} is not the name of a file in this folder")
+    written = row.get("as_of", "")
+    as_of = read_day(written)
+    if written and as_of is None:
+        raise ValueError(f"as_of {quoted(written)} is not a date such as 2025-11-18")
     description = " ".join(row.get("description", "").split()) or None
-    return row["file"], _Named(*_group(row["type"], row["name"]), description, row.get("members", ""), line)
+    return row["file"], _Named(*_group(row["type"], row["name"]), description, row.get("members", ""), as_of, line)
 
 
-def _read_listed(path: Path, listed: Sequence[_Named], unit: Unit | None, index: "_Errors") -> Reading:
+def _read_listed(path: Path, listed: Sequence[_Named], unit: Unit | None, index: Errors) -> Reading:
     """Read the groups that the index lists for a file."""
-    errors = _Errors(path)
+    errors = Errors(path)
     content = _parse(errors, unit)
     if content is None:
         return Reading(errors=errors.all())
     groups, notes = [], []
     for named in listed:
-        if isinstance(content, tuple):
-            holdings = content
+        if isinstance(content, _Members):
+            members = content
         elif named.type != "SECTOR":
             index.add(named.line, f"{path.name} holds sectors, so no {named.type}")
             continue
@@ -220,15 +273,17 @@ def _read_listed(path: Path, listed: Sequence[_Named], unit: Unit | None, index:
             index.add(named.line, f"{path.name} holds no sector {named.name}")
             continue
         else:
-            holdings = content[named.name].holdings
-        if named.members and named.members != str(len(holdings)):
-            held = f"{path.name} holds {len(holdings)}"
-            notes.append(f"{_shown(index.path)}, line {named.line}: says {_quoted(named.members)} members; {held}.")
-        groups.append(GroupHoldings(named.type, named.name, holdings, named.description))
-    if not isinstance(content, tuple):
+            members = _Members(content[named.name].holdings)
+        if named.members and named.members != str(len(members.holdings)):
+            held = f"{path.name} holds {len(members.holdings)}"
+            notes.append(f"{shown(index.path)}, line {named.line}: says {quoted(named.members)} members; {held}.")
+        groups.append(_as_group(path, named.type, named.name, members, named.description, named.as_of))
+    if isinstance(content, _Members):
+        notes += content.notes
+    else:
         names = {named.name for named in listed}
         notes += [
-            f"{_shown(path)}: sector {group.description} left out; {INDEX} does not list it."
+            f"{shown(path)}: sector {group.description} left out; {INDEX} does not list it."
             for group in content.values()
             if group.name not in names
         ]
@@ -236,140 +291,271 @@ def _read_listed(path: Path, listed: Sequence[_Named], unit: Unit | None, index:
 
 
 def _read_file(path: Path, group_type: str | None, name: str | None, unit: Unit | None) -> Reading:
-    """Read a file whose own name, or what is stated, tells what it holds."""
-    errors = _Errors(path)
+    """Read a file of which what is stated, its own name or its content tells the group."""
+    errors = Errors(path)
     content = _parse(errors, unit)
     if content is None:
         return Reading(errors=errors.all())
     told = _FILE.fullmatch(path.name)
-    group_type = group_type or (told[1] if told else None)
-    name = name or (told[2] if told else None)
-    if not isinstance(content, tuple):
-        if name or (group_type or "SECTOR").upper() != "SECTOR":
-            reason = f"holds a group for each sector, so it is no {(group_type or '').upper()} {name or ''}".strip()
-            return Reading(errors=(_error(path, f"{reason}; name it sectors.csv, and give no --name"),))
-        return Reading(tuple(content.values()))
+    told_type, told_name = (told[1].upper(), told[2]) if told else (None, None)
+    try:
+        if isinstance(content, _Members):
+            stated = group_type or name or told_type != "ETF"
+            if content.fund and not stated and content.fund != str(told_name).upper():
+                raise errors.error(
+                    f"is named as {told_name}, and its content as {content.fund}; --name says which it is"
+                )
+            named = _tell(errors, content, group_type or told_type, name or told_name)
+            return Reading((_as_group(path, *named, content),), notes=content.notes)
+        group_type, name = (group_type or told_type or "SECTOR").upper(), name or told_name or ""
+        if name or group_type != "SECTOR":
+            reason = f"holds a group for each sector, so it is no {group_type} {name}".rstrip()
+            raise errors.error(f"{reason}; name it sectors.csv, and give no --name")
+    except InputFileError as error:
+        return Reading(errors=(error,))
+    return Reading(tuple(replace(group, as_of=_file_day(path)) for group in content.values()))
+
+
+def _tell(errors: Errors, content: _Members, group_type: str | None, name: str | None) -> tuple[str, str]:
+    """Give the type and the name of a file's group; what a fund publishes tells them, or the name of its file does."""
+    if content.of_fund:
+        named = (pattern.fullmatch(errors.path.name) for pattern in _FUND_FILES)
+        group_type = group_type or "ETF"
+        name = name or content.fund or next((found[1].upper() for found in named if found), None)
     if not group_type or not name:
         reason = f"its name does not tell what it holds; give --type and --name, or name it as one of {_FILE_NAMES}"
-        return Reading(errors=(_error(path, reason),))
+        raise errors.error(reason, kind=NotHoldings)
     try:
-        return Reading((GroupHoldings(*_group(group_type, name), content),))
+        return _group(group_type, name)
     except ValueError as error:
-        return Reading(errors=(_error(path, str(error)),))
+        raise errors.error(str(error)) from error
+
+
+def _as_group(
+    path: Path,
+    group_type: str,
+    name: str,
+    members: _Members,
+    description: str | None = None,
+    as_of: date | None = None,
+) -> GroupHoldings:
+    as_of = members.as_of or as_of or _file_day(path)
+    return GroupHoldings(group_type, name, members.holdings, description, as_of, members.left_out)
+
+
+def _file_day(path: Path) -> date | None:
+    """Give the day that the name of a file tells."""
+    return next((day for found in _FILE_DAY.findall(path.name) if (day := read_day("-".join(found)))), None)
 
 
 def _group(group_type: str, name: str) -> tuple[str, str]:
     """Check a type and a name, and write them as the database holds them; ValueError says what is wrong."""
     if group_type.upper() not in TYPES:
-        raise ValueError(f"type {_quoted(group_type)} is none of {', '.join(TYPES)}")
+        raise ValueError(f"type {quoted(group_type)} is none of {', '.join(TYPES)}")
     named = name.strip()
     if group_type.upper() in ("SECTOR", "THEME"):
         named = re.sub(r"[\W_]+", "_", named.lower()).strip("_")
     if not 0 < len(named) <= MAX_NAME or not named.isprintable():
-        raise ValueError(f"name {_quoted(name)} is not 1 to {MAX_NAME} printable characters")
+        raise ValueError(f"name {quoted(name)} is not 1 to {MAX_NAME} printable characters")
     return group_type.upper(), named
 
 
-def _parse(errors: "_Errors", unit: Unit | None) -> tuple[Holding, ...] | dict[str, GroupHoldings] | None:
+def _parse(errors: Errors, unit: Unit | None) -> _Members | dict[str, GroupHoldings] | None:
     """Read the holdings of a group, or sectors by name; None when the file has errors."""
     try:
-        rows = _rows(errors)
+        rows = read_rows(errors)
         line, header = next(rows, (0, []))
-        columns = _columns(errors.path, line, header)
-        content: tuple[Holding, ...] | dict[str, GroupHoldings]
-        if {"symbol", "weight"} <= columns.keys():
-            content = _parse_members(errors, rows, columns, unit)
-        elif {"symbol", "sector"} <= columns.keys():
-            content = _parse_sectors(errors, rows, columns)
+        names = {name.lower() for name in header}
+        content: _Members | dict[str, GroupHoldings]
+        if {"symbol", "weight"} <= names:
+            content = _parse_members(errors, rows, _columns(errors, line, header), unit)
+        elif {"symbol", "sector"} <= names:
+            content = _parse_sectors(errors, rows, _columns(errors, line, header))
         else:
-            raise _unknown_form(errors.path, line, header, columns)
-        if not content and not errors:
-            raise _error(errors.path, "has a header and no rows; an empty file does not empty a group")
+            content = _parse_vendor(errors, chain([(line, header)] if header else [], rows), unit)
+        if not errors and not (content.holdings if isinstance(content, _Members) else content):
+            raise errors.error("has a header and no rows; an empty file does not empty a group")
     except InputFileError as error:
         errors.end(error)
     return None if errors else content
 
 
-def _unknown_form(path: Path, line: int, header: Sequence[str], columns: Mapping[str, int]) -> InputFileError:
-    if header[0].startswith("<"):
-        return _error(path, "is a page of HTML or XML and not CSV; download it again", line)
-    if path.name == INDEX:
-        return _error(path, "is the index of a folder; load the folder", line)
-    if {"date", "close"} <= columns.keys():
-        return _error(path, "holds prices, which are not loaded yet", line)
-    return _error(path, f"the columns {_quoted(','.join(header))} are neither of {_FORMS}", line)
-
-
-def _columns(path: Path, line: int, header: Sequence[str]) -> dict[str, int]:
+def _columns(errors: Errors, line: int, header: Sequence[str]) -> dict[str, int]:
     """Where each column is, by its name in lower case."""
     if not header:
-        raise _error(path, "is empty")
+        raise errors.error("is empty")
     columns: dict[str, int] = {}
     for place, name in enumerate(header):
         if name and columns.setdefault(name.lower(), place) != place:
-            raise _error(path, f"the column {_quoted(name)} is there twice", line)
+            raise errors.error(f"the column {quoted(name)} is there twice", line)
     return columns
 
 
-def _misfit(fields: Sequence[str], width: int) -> str:
-    """Say what is wrong with the number of a row's fields; nothing if nothing."""
-    if len(fields) == width or (len(fields) > width and not any(fields[width:])):
-        return ""
-    return f"has {len(fields)} fields where the header has {width}; a field with a comma needs quotes"
-
-
-def _parse_members(
-    errors: "_Errors", rows: Iterable[tuple[int, list[str]]], columns: Mapping[str, int], unit: Unit | None
-) -> tuple[Holding, ...]:
+def _parse_members(errors: Errors, rows: Iterable[Row], columns: Mapping[str, int], unit: Unit | None) -> _Members:
     weight_at, name_at = columns["weight"], columns.get("name")
     held: list[Holding] = []
     lines: dict[str, int] = {}
     signs: set[bool] = set()
     for line, symbol, fields in _members(errors, rows, columns, lines):
-        written = fields[weight_at]
-        number = written.removesuffix("%").rstrip()
-        if written and not _NUMBER.fullmatch(number):
-            errors.add(line, f"weight {_quoted(written)} is not a number such as 0.065, 6.5 or 6.5%")
+        try:
+            weight = _number(fields[weight_at], signs)
+        except ValueError as error:
+            errors.add(line, str(error))
             continue
-        if written:
-            signs.add(written != number)
         name = None if name_at is None else " ".join(fields[name_at].split()) or None
-        held.append(Holding(symbol, Decimal(number) if written else None, name))
+        held.append(Holding(symbol, weight, name))
     if errors:
-        return ()
-    limit = _MAX_WEIGHT
-    if _unit(errors.path, held, signs, unit) == "percent":
-        limit *= 100
+        return _Members(())
+    total = _total(holding.weight for holding in held)
+    limit = _limit(_unit(errors, total, signs, unit))
     for holding in held:
-        if holding.weight is not None and abs(holding.weight) >= limit:
-            unit_shown = " percent" if limit > _MAX_WEIGHT else ""
-            reason = f"weight {holding.weight} is not between -{limit} and {limit}{unit_shown}"
-            errors.add(lines[holding.symbol], reason)
+        if fault := _out_of_range(holding.weight, limit):
+            errors.add(lines[holding.symbol], fault)
     if limit == _MAX_WEIGHT:
-        return tuple(held)
-    return tuple(Holding(h.symbol, None if h.weight is None else h.weight.scaleb(-2), h.name) for h in held)
+        return _Members(tuple(held))
+    return _Members(tuple(Holding(each.symbol, _fraction(each.weight, limit), each.name) for each in held))
 
 
-def _unit(path: Path, holdings: Iterable[Holding], signs: set[bool], stated: Unit | None) -> Unit:
-    """Tell fractions from percent."""
+def _parse_vendor(errors: Errors, rows: Iterator[Row], unit: Unit | None) -> _Members:
+    """Read a table that a fund company publishes, wherever in the file it begins."""
+    head = list(islice(rows, HEADER_WITHIN))
+    found = find_table(errors, head)
+    if found is None:
+        raise _unknown_form(errors, head)
+    table, first = found
+    entries: list[tuple[Entry, Decimal | None]] = []
+    signs: set[bool] = set()
+    for entry in table.entries(chain(first, rows)):
+        weight = None
+        try:
+            weight = _number(entry.weight, signs)
+            _check_symbol(entry.symbol)
+        except ValueError as error:
+            # of what is left out anyway nothing needs to be right
+            if not entry.reason:
+                errors.add(entry.line, str(error))
+        entries.append((entry, weight))
+    if errors:
+        return _Members(())
+    total = _total(weight for _, weight in entries)
+    limit = _limit(_unit(errors, total, signs, unit, says=table.percent, means=table.form.percent))
+    kept, left_out = _kept(errors, entries, limit)
+    if left_out and not kept:
+        reasons = Counter(each.reason for each in left_out)
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+        raise errors.error(f"holds no stocks; all rows were left out: {counts}")
+    notes = list(table.notes)
+    share = _fraction(total, limit)
+    if signs and share is not None and not _WHOLE_SUM[0] <= share <= _WHOLE_SUM[1]:
+        notes.append(f"the weights sum to {share.scaleb(2):.4g} %; see that the file is whole")
+    return _Members(
+        tuple(kept),
+        tuple(left_out),
+        table.as_of,
+        table.fund if table.fund and _TICKER.fullmatch(table.fund) else None,
+        table.form.weight is not None,
+        tuple(f"{shown(errors.path)}: {note}." for note in notes),
+    )
+
+
+def _kept(
+    errors: Errors, entries: Iterable[tuple[Entry, Decimal | None]], limit: int
+) -> tuple[list[Holding], list[LeftOut]]:
+    """Part the stocks, each symbol once and with its heaviest row, from what is left out."""
+    heaviest: dict[str, tuple[Entry, Decimal | None]] = {}
+    out: list[tuple[Entry, Decimal | None]] = []
+    for entry, weight in entries:
+        if entry.reason:
+            out.append((entry, weight))
+            continue
+        if fault := _out_of_range(weight, limit):
+            errors.add(entry.line, fault)
+        known = heaviest.setdefault(entry.symbol, (entry, weight))
+        if known[0] is not entry:
+            lighter = (entry, weight)
+            if weight is not None and (known[1] is None or weight > known[1]):
+                heaviest[entry.symbol], lighter = lighter, known
+            other = heaviest[entry.symbol][0].line
+            out.append(
+                (lighter[0]._replace(reason=f"{entry.symbol} is on line {other} too, and not lighter"), lighter[1])
+            )
+    holdings = [
+        Holding(symbol, _fraction(weight, limit), entry.name, entry.industry)
+        for symbol, (entry, weight) in heaviest.items()
+    ]
+    left_out = [
+        LeftOut(entry.line, entry.ticker, entry.name, _fraction(weight, limit), entry.reason)
+        for entry, weight in sorted(out, key=lambda each: each[0].line)
+    ]
+    return holdings, left_out
+
+
+def _unknown_form(errors: Errors, head: Sequence[Row]) -> InputFileError:
+    line, header = max(head, key=lambda row: sum(map(bool, row[1])), default=(0, []))
+    if not header:
+        return errors.error("is empty")
+    names = {name.lower() for name in header}
+    if errors.path.name == INDEX:
+        reason = "is the index of a folder; load the folder"
+    elif {"date", "close"} <= names or {"open", "high", "low"} <= names:
+        reason = "holds prices, which come elsewhere"
+    elif {"asset class", "cusip"} <= names or {"asset class", "isin"} <= names:
+        reason = "lists bonds or the like, without tickers; only stocks are loaded"
+    else:
+        reason = f"the columns {quoted(','.join(header))} are none of {_FORMS}"
+    return errors.error(reason, line, NotHoldings)
+
+
+def _number(written: str, signs: set[bool]) -> Decimal | None:
+    """Read a weight, None where there is none, and keep whether it has a percent sign; ValueError says what it is."""
+    if not written:
+        return None
+    number = written.removesuffix("%").rstrip()
+    if not _NUMBER.fullmatch(number):
+        raise ValueError(f"weight {quoted(written)} is not a number such as 0.065, 6.5 or 6.5%")
+    signs.add(written != number)
+    return Decimal(number)
+
+
+def _total(weights: Iterable[Decimal | None]) -> Decimal:
+    return sum((weight for weight in weights if weight is not None), Decimal(0))
+
+
+def _unit(
+    errors: Errors, total: Decimal, signs: set[bool], stated: Unit | None, *, says: bool = False, means: bool = False
+) -> Unit:
+    """Tell fractions from percent: as stated, as the signs or the header say, by the sum, as the vendor means."""
     if len(signs) > 1:
-        raise _error(path, "some weights have a percent sign and others have none")
+        raise errors.error("some weights have a percent sign and others have none")
     if stated == "fraction" and True in signs:
-        raise _error(path, "the weights have percent signs, so they are no fractions; leave out --weights")
+        raise errors.error("the weights have percent signs, so they are no fractions; leave out --weights")
     if stated or not signs:
         return stated or "fraction"
-    total = sum((holding.weight for holding in holdings if holding.weight is not None), Decimal(0))
-    if True in signs or _PERCENT_SUM[0] <= total <= _PERCENT_SUM[1]:
+    if True in signs or says or _PERCENT_SUM[0] <= total <= _PERCENT_SUM[1]:
         return "percent"
     if _FRACTION_SUM[0] <= total <= _FRACTION_SUM[1]:
         return "fraction"
+    if means:
+        return "percent"
     both = "--weights fraction or --weights percent"
-    raise _error(path, f"the weights sum to {total:.6g}, neither near 1 nor near 100; say which they are with {both}")
+    raise errors.error(f"the weights sum to {total:.6g}, neither near 1 nor near 100; say which they are with {both}")
 
 
-def _parse_sectors(
-    errors: "_Errors", rows: Iterable[tuple[int, list[str]]], columns: Mapping[str, int]
-) -> dict[str, GroupHoldings]:
+def _limit(unit: Unit) -> int:
+    return _MAX_WEIGHT * (100 if unit == "percent" else 1)
+
+
+def _out_of_range(weight: Decimal | None, limit: int) -> str:
+    if weight is None or weight.copy_abs() < limit:
+        return ""
+    return f"weight {weight} is not between -{limit} and {limit}{' percent' if limit > _MAX_WEIGHT else ''}"
+
+
+def _fraction(weight: Decimal | None, limit: int) -> Decimal | None:
+    return weight if weight is None or limit == _MAX_WEIGHT else weight.scaleb(-2)
+
+
+def _parse_sectors(errors: Errors, rows: Iterable[Row], columns: Mapping[str, int]) -> dict[str, GroupHoldings]:
     held: dict[str, list[Holding]] = {}
     written: dict[str, str] = {}
     for line, symbol, fields in _members(errors, rows, columns, {}):
@@ -377,7 +563,7 @@ def _parse_sectors(
         try:
             name = _group("SECTOR", label)[1]
         except ValueError:
-            errors.add(line, f"sector {_quoted(label)} is not a name of 1 to {MAX_NAME} characters")
+            errors.add(line, f"sector {quoted(label)} is not a name of 1 to {MAX_NAME} characters")
             continue
         industry = " ".join(fields[columns["industry"]].split()) if "industry" in columns else ""
         written.setdefault(name, label)
@@ -388,99 +574,26 @@ def _parse_sectors(
 
 
 def _members(
-    errors: "_Errors", rows: Iterable[tuple[int, list[str]]], columns: Mapping[str, int], lines: dict[str, int]
+    errors: Errors, rows: Iterable[Row], columns: Mapping[str, int], lines: dict[str, int]
 ) -> Iterator[tuple[int, str, list[str]]]:
     """Yield the rows that have their fields and a symbol of their own, and keep the line of each symbol."""
     width, symbol_at = max(columns.values()) + 1, columns["symbol"]
     for line, fields in rows:
-        if misfit := _misfit(fields, width):
-            errors.add(line, misfit)
+        if reason := misfit(fields, width):
+            errors.add(line, reason)
             continue
         symbol = fields[symbol_at].upper()
-        if not 0 < len(symbol) <= MAX_SYMBOL or not symbol.isprintable() or " " in symbol:
-            errors.add(line, f"symbol {_quoted(symbol)} is not 1 to {MAX_SYMBOL} characters without white space")
-        elif lines.setdefault(symbol, line) != line:
+        try:
+            _check_symbol(symbol)
+        except ValueError as error:
+            errors.add(line, str(error))
+            continue
+        if lines.setdefault(symbol, line) != line:
             errors.add(line, f"symbol {symbol} is on line {lines[symbol]} too")
         else:
             yield line, symbol, fields
 
 
-def _rows(errors: "_Errors") -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows that are not blank, each with the line it begins on; fields lose the white space around them."""
-    path, start = errors.path, 1
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise _error(path, "is not a file")
-        with path.open("rb") as file:
-            packed = file.peek(2)[:2] == b"\x1f\x8b"
-            source = gzip.GzipFile(fileobj=file) if packed else file
-            with io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape") as text:
-                reader = csv.reader(_lines(errors, text), skipinitialspace=True, strict=True)
-                for row in reader:
-                    fields = [value.strip() for value in row]
-                    if any(fields):
-                        yield start, fields
-                    start = reader.line_num + 1
-    except csv.Error as error:
-        unclosed = " (a double quote is never closed)" if "unexpected end" in str(error) else ""
-        raise _error(path, f"the row that begins here is not CSV; {error}{unclosed}", start) from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _error(path, f"is not whole as a gzip file: {error}", start) from error
-    except OSError as error:
-        raise _error(path, f"cannot be read: {error.strerror}") from error
-
-
-def _lines(errors: "_Errors", text: io.TextIOWrapper) -> Iterator[str]:
-    """Yield the lines; those that are not UTF-8 become errors."""
-    line = 1
-    while read := text.readline(MAX_LINE + 1):
-        if "\0" in read:
-            raise _error(errors.path, "holds a zero byte; this is not a text file", line)
-        if len(read) > MAX_LINE:
-            raise _error(errors.path, f"is longer than {MAX_LINE:,} characters", line)
-        if not read.isascii() and (bad := re.search("[\udc80-\udcff]", read)):
-            byte = ord(bad[0]) - 0xDC00
-            errors.add(line, f"character {bad.start() + 1} is not UTF-8 (byte {byte:#x}); save the file as UTF-8")
-            read = read.encode(errors="replace").decode()
-        # blanks between a closing quote and the comma are common, and not CSV
-        yield re.sub(r'"[ \t]+(?=,|$)', '"', read) if '"' in read else read
-        line += 1
-
-
-class _Errors:
-    """The errors of one file: the first of its bad rows, how many more, and what ended the reading."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.named: list[InputFileError] = []
-        self.more = 0
-        self.last: tuple[InputFileError, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.named or self.last)
-
-    def add(self, line: int, reason: str) -> None:
-        if len(self.named) < MAX_ERRORS:
-            self.named.append(_error(self.path, reason, line))
-        else:
-            self.more += 1
-
-    def end(self, error: InputFileError) -> None:
-        self.last = (error,)
-
-    def all(self) -> tuple[InputFileError, ...]:
-        more = [_error(self.path, f"{self.more:,} more bad rows")] if self.more else []
-        return (*self.named, *more, *self.last)
-
-
-def _error(path: Path, reason: str, line: int = 0) -> InputFileError:
-    return InputFileError(f"{_shown(path)}{f', line {line}' if line else ''}: {reason}.")
-
-
-def _shown(path: Path) -> str:
-    """Write a path so that it fits into a line of text, whatever bytes it has."""
-    return "".join(character if character.isprintable() else "?" for character in str(path))
-
-
-def _quoted(text: str) -> str:
-    return repr(text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + "…")
+def _check_symbol(symbol: str) -> None:
+    if not 0 < len(symbol) <= MAX_SYMBOL or not symbol.isprintable() or " " in symbol:
+        raise ValueError(f"symbol {quoted(symbol)} is not 1 to {MAX_SYMBOL} characters without white space")

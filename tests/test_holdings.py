@@ -1,14 +1,24 @@
+import csv
 import gzip
+import io
 import os
+import random
+import zipfile
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import cast
+from xml.etree import ElementTree as ET
 
+import openpyxl
 import pytest
 
-from graph.holdings import GroupHoldings, Holding, Reading, Unit, read_paths
+from graph.holdings import GroupHoldings, Holding, LeftOut, Reading, Unit, read_paths
 
 D = Decimal
+SAMPLES = Path(__file__).parent / "data" / "holdings"
+VENDOR_FILES = os.environ.get("TEST_VENDOR_FILES")
+"""A folder of files as vendors publish them, which may not be passed on."""
 
 
 def write(folder: Path, files: dict[str, str | bytes]) -> Path:
@@ -200,7 +210,10 @@ def test_a_name_beyond_ascii_is_kept(tmp_path: Path) -> None:
     assert reading.groups[0].holdings == (Holding("MC.PA", None, "LVMH Moët Hennessy \U0001f377"),)
 
 
-COLUMNS = "are neither of symbol,name,weight and symbol,sector,industry."
+COLUMNS = (
+    "are none of symbol,name,weight; symbol,sector,industry;"
+    " or as iShares, SSGA, Invesco, Vanguard and ARK publish holdings."
+)
 
 
 @pytest.mark.parametrize(
@@ -217,9 +230,12 @@ COLUMNS = "are neither of symbol,name,weight and symbol,sector,industry."
         (b"symbol,name\nAAPL,Apple\n", f", line 1: the columns 'symbol,name' {COLUMNS}"),
         (b"symbol,weight,Symbol\nA,1,A\n", ", line 1: the column 'Symbol' is there twice."),
         (b"\n\n<!DOCTYPE html>\n<html></html>", ", line 3: is a page of HTML or XML and not CSV; download it again."),
-        (b"symbol,date,open,high,low,close,volume\n", ", line 1: holds prices, which are not loaded yet."),
-        (b"Date,Open,High,Low,Close\n", ", line 1: holds prices, which are not loaded yet."),
-        (b"PK\x03\x04\0\0\0", ", line 1: holds a zero byte; this is not a text file."),
+        (b"symbol,date,open,high,low,close,volume\n", ", line 1: holds prices, which come elsewhere."),
+        (b"Date,Open,High,Low,Close\n", ", line 1: holds prices, which come elsewhere."),
+        (
+            b"PK\x03\x04\0\0\0",
+            ": is no Excel workbook that can be read ('BadZipFile: File is not a zip file').",
+        ),
         (b"symbol,name,weight\nA,\0,1\n", ", line 2: holds a zero byte; this is not a text file."),
         (b"\0" * 1_000_000, ", line 1: holds a zero byte; this is not a text file."),
         (b"symbol,weight\n" + b"9" * 200_000, ", line 2: is longer than 131,072 characters."),
@@ -365,7 +381,7 @@ def test_a_folder_without_an_index_loads_what_its_files_names_tell(tmp_path: Pat
     assert notes(reading, tmp_path) == [
         "README.md: left out; its name does not tell a group.",
         "more: left out; its name does not tell a group.",
-        "ohlcv_daily.csv.gz: left out; it holds prices, which are not loaded yet.",
+        "ohlcv_daily.csv.gz: left out; it holds prices, which come elsewhere.",
     ]
 
 
@@ -400,7 +416,7 @@ def test_an_index_says_which_files_of_a_folder_count(tmp_path: Path) -> None:
     reading = read_paths([tmp_path])
     assert (reading.groups, reading.errors) == (
         (
-            GroupHoldings("ETF", "Spy", SPY.holdings, "The S&P, 500"),
+            GroupHoldings("ETF", "Spy", SPY.holdings, "The S&P, 500", date(2025, 11, 18)),
             GroupHoldings("UNIVERSE", "spx", SPY.holdings),
             GroupHoldings("SECTOR", "health_care", HEALTH.holdings, "Doctors and drugs"),
             GroupHoldings("THEME", "clean_energy", (Holding("FSLR"),)),
@@ -411,7 +427,7 @@ def test_an_index_says_which_files_of_a_folder_count(tmp_path: Path) -> None:
         "groups.csv, line 3: says '4' members; etf_SPY.csv holds 3.",
         "sectors.csv: sector Energy left out; groups.csv does not list it.",
         "etf_QQQ.csv: left out; groups.csv does not list it.",
-        "ohlcv_daily.csv: left out; it holds prices, which are not loaded yet.",
+        "ohlcv_daily.csv: left out; it holds prices, which come elsewhere.",
     ]
 
 
@@ -524,3 +540,518 @@ def test_a_large_file_is_read_whole(tmp_path: Path) -> None:
     (group,) = read(tmp_path, "symbol,name,weight\n" + rows).groups
     assert len(group.holdings) == 20_000
     assert group.holdings[-1] == Holding("S19999", D("0.00005"), "Number 19999")
+
+
+ISHARES = GroupHoldings(
+    "ETF",
+    "IVV",
+    (
+        Holding("NVDA", D("0.6012"), "NVIDIA CORP"),
+        Holding("BRK.B", D("0.2130"), "BERKSHIRE HATHAWAY INC CLASS B"),
+        Holding("GOOGL", D("0.1005"), "ALPHABET INC CLASS A"),
+        Holding("CVI", D("0.0510"), "CVR ENERGY INC"),
+        Holding("JPM", D("0.0146"), "JPMORGAN CHASE & CO"),
+        Holding("HUBB", D("0.0080"), "HUBBELL INC"),
+        Holding("MOG.A", D("0.0002"), "MOOG INC CLASS A"),
+        Holding("TRUE", None, "TRUECAR INC"),
+    ),
+    None,
+    date(2025, 11, 18),
+    (
+        LeftOut(11, "JPM", "CASH COLLATERAL USD JPM", D("0.0000"), "collateral"),
+        LeftOut(17, "XTSLA", "BLK CSH FND TREASURY SL AGENCY", D("0.0099"), "money market"),
+        LeftOut(20, "ADRO", "CHINOOK THERAPEUTICS INC CVR", D("0.0000"), "contingent value right"),
+        LeftOut(21, "-", "GCI LIBERTY INC ESCROW", D("0.0000"), "escrow"),
+        LeftOut(22, "-", "PRIVATE HOLDINGS INC", D("0.0000"), "no ticker"),
+        LeftOut(23, "TDGWT", "TEXAS DIGITAL WT EXP 01/15/2030", D("0.0000"), "warrant"),
+        LeftOut(25, "SHRT", "SOLD SHORT INC", D("-0.0001"), "short position"),
+        LeftOut(26, "USD", "USD CASH", D("0.0006"), "cash"),
+        LeftOut(27, "EUR", "EUR/USD", D("0.0001"), "currency"),
+        LeftOut(28, "ESZ5", "S&P500 EMINI DEC 25", D("0.0000"), "futures"),
+    ),
+)
+ABROAD = GroupHoldings(
+    "ETF",
+    "IEFA",
+    (
+        Holding("7203.T", D("0.4000"), "TOYOTA MOTOR CORP"),
+        Holding("SAN.PA", D("0.2000"), "SANOFI SA"),
+        Holding("SAN.MC", D("0.1000"), "BANCO SANTANDER SA"),
+        Holding("NOVO-B.CO", D("0.0800"), "NOVO NORDISK CLASS B"),
+        Holding("BP.L", D("0.0700"), "BP PLC"),
+        Holding("0700.HK", D("0.0600"), "TENCENT HOLDINGS LTD"),
+        Holding("AAPL", D("0.0500"), "APPLE INC"),
+        Holding("ECOPETROL", D("0.0400"), "ECOPETROL SA"),
+    ),
+    None,
+    date(2025, 9, 30),
+)
+INVESCO = GroupHoldings(
+    "ETF",
+    "QQQ",
+    (
+        Holding("AAPL", D("0.51822"), "Apple Inc"),
+        Holding("ASML", D("0.30148"), "ASML Holding NV"),
+        Holding("EQIX", D("0.17900"), "Equinix Inc"),
+    ),
+    None,
+    date(2025, 7, 2),
+    (
+        LeftOut(5, "", "US Dollars", D("0.00100"), "currency"),
+        LeftOut(6, "AGPXX", "Invesco Government & Agency Portfolio", D("0.00030"), "money market"),
+    ),
+)
+INVESCO_TNA = GroupHoldings(
+    "ETF",
+    "SPLG",
+    (Holding("NVDA", D("0.6001"), "NVIDIA Corp"), Holding("BRK.B", D("0.3901"), "Berkshire Hathaway Inc")),
+    left_out=(LeftOut(4, "-", "Invesco Treasury", D("0.0098"), "money market"),),
+)
+VANGUARD = GroupHoldings(
+    "ETF",
+    "VT",
+    (
+        Holding("AAPL", D("0.5920"), "Apple Inc."),
+        Holding("BRK.B", D("0.3050"), "Berkshire Hathaway Inc. Class B"),
+        Holding("2330", D("0.0900"), "Taiwan Semiconductor Manufacturing Co. Ltd."),
+        Holding("LQDT", D(0), "Liquidity Services Inc."),
+    ),
+    None,
+    date(2025, 9, 30),
+    (
+        LeftOut(13, "RGT", "Mystery Rights", D(0), "right"),
+        LeftOut(19, "B", "United States Treasury Bill", D("0.0030"), "bond"),
+        LeftOut(25, "---", "SLBBH1142", D("0.0063"), "money market"),
+        LeftOut(26, "---", "CMT MARKET LIQUIDITY", D("0.0007"), "money market"),
+    ),
+)
+ARK = GroupHoldings(
+    "ETF",
+    "ARKQ",
+    (
+        Holding("TSLA", D("0.7175"), "TESLA INC"),
+        Holding("6301.T", D("0.1862"), "KOMATSU LTD"),
+        Holding("TRMB", D("0.0945"), "TRIMBLE INC"),
+    ),
+    None,
+    date(2024, 6, 4),
+    (LeftOut(5, "", "GOLDMAN FS TRSY OBLIG INST 468", D("0.0018"), "money market"),),
+)
+LIST = GroupHoldings(
+    "ETF",
+    "QQQ",
+    (Holding("NVDA", D("0.59921"), "NVIDIA Corp"), Holding("BF.B", D("0.40086"), "Brown-Forman Corp")),
+    None,
+    date(2025, 10, 4),
+    (LeftOut(4, "NAN", "not a stock", D(0), "no ticker"),),
+)
+CONSTITUENTS = GroupHoldings(
+    "UNIVERSE",
+    "sp500",
+    (
+        Holding("MMM", None, "3M", "Industrial Conglomerates"),
+        Holding("BRK.B", None, "Berkshire Hathaway", "Multi-Sector Holdings"),
+        Holding("NA", None, "Nano Labs"),
+    ),
+    None,
+    date(2025, 8, 12),
+)
+ABROAD_NOTE = "listed abroad, where no suffix is known, and kept as the vendor writes them: ECOPETROL."
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("sample", "file", "group"),
+    [
+        ("ishares.csv", "IVV_holdings (1).csv", ISHARES),
+        ("ishares_abroad.csv", "IEFA-holdings.csv", ABROAD),
+        ("invesco.csv", "download.csv", INVESCO),
+        ("invesco_tna.csv", "etf_SPLG.csv", INVESCO_TNA),
+        ("vanguard.csv", "Holdings_details_Total_World.csv", VANGUARD),
+        ("ark.csv", "ARK_AUTONOMOUS_TECH_ETF_ARKQ_HOLDINGS.csv", ARK),
+        ("list.csv", "qqq_2025-10-04.csv", LIST),
+        ("constituents.csv", "universe_sp500_2025-08-12.csv", CONSTITUENTS),
+    ],
+)
+def test_files_as_vendors_publish_them(
+    tmp_path: Path, sample: str, file: str, group: GroupHoldings, *, packed: bool
+) -> None:
+    content = (SAMPLES / sample).read_bytes()
+    reading = read(tmp_path, gzip.compress(content) if packed else content, file)
+    assert (reading.groups, reading.errors) == ((group,), ())
+    assert notes(reading, tmp_path) == ([f"{file}: {ABROAD_NOTE}"] if group is ABROAD else [])
+
+
+def workbook(*lines: list[object]) -> bytes:
+    book = openpyxl.Workbook()
+    for line in lines:
+        book.active.append(line)
+    file = io.BytesIO()
+    book.save(file)
+    return file.getvalue()
+
+
+SSGA_LINES: list[list[object]] = [
+    ["Fund Name:", "Made Up Fund"],
+    ["Ticker Symbol:", "SPY"],
+    ["Holdings:", "As of 18-Nov-2025"],
+    [],
+    ["Name", "Ticker", "Identifier", "SEDOL", "Weight", "Sector", "Shares Held", "Local Currency"],
+    ["NVIDIA CORP", "NVDA", "67066G104", "2379504", 70.830057, "-", 293804757.0, "USD"],
+    ["BERKSHIRE HATHAWAY INC CL B", "BRK.B", "084670702", "2073390", 20.2, "-", 1, "USD"],
+    ["TRUECAR INC", True, "1", "2", 6.3e-05, "-", 1, "USD"],
+    ["TOYOTA MOTOR CORP", 7203, "1", "2", 8.8, "-", 1, "JPY"],
+    ["US DOLLAR", "-", "CASH_USD", "-", 0.16, "Unassigned", 1, "USD"],
+    ["XAF FINANCIAL      DEC25", "XAFZ5", "-", "-", -0.0049, "-", 1, "USD"],
+    [],
+    ["Past performance, as of any day, is not a reliable indicator of future performance."],
+    ["Distributor: nobody"],
+]
+SSGA = GroupHoldings(
+    "ETF",
+    "SPY",
+    (
+        Holding("NVDA", D("0.70830057"), "NVIDIA CORP"),
+        Holding("BRK.B", D("0.202"), "BERKSHIRE HATHAWAY INC CL B"),
+        Holding("TRUE", D("6.3E-7"), "TRUECAR INC"),
+        Holding("7203", D("0.088"), "TOYOTA MOTOR CORP"),
+    ),
+    None,
+    date(2025, 11, 18),
+    (
+        LeftOut(10, "-", "US DOLLAR", D("0.0016"), "cash"),
+        LeftOut(11, "XAFZ5", "XAF FINANCIAL DEC25", D("-0.000049"), "futures"),
+    ),
+)
+
+
+def test_a_workbook_of_ssga(tmp_path: Path) -> None:
+    note = "x.xlsx: listed abroad, where no suffix is known, and kept as the vendor writes them: 7203."
+    reading = read(tmp_path, workbook(*SSGA_LINES), "x.xlsx")
+    assert (reading.groups, reading.errors, notes(reading, tmp_path)) == ((SSGA,), (), [note])
+
+
+def test_plain_forms_in_a_workbook(tmp_path: Path) -> None:
+    lines: list[list[object]] = [["symbol", "weight"], ["NAN", 0.25], [True, 0.75], ["X"]]
+    held = (Holding("NAN", D("0.25")), Holding("TRUE", D("0.75")), Holding("X"))
+    assert read(tmp_path, workbook(*lines), "etf_A.xlsx") == Reading((GroupHoldings("ETF", "A", held),))
+    sectors = workbook(["symbol", "sector", "industry"], ["XOM", "Energy"])
+    assert read(tmp_path, sectors, "sectors.xlsx") == Reading((ENERGY,))
+
+
+def ishares(*rows: str, weight: str = "Weight (%)") -> str:
+    return "\n".join(["Some Fund", 'Fund Holdings as of,"Nov 18, 2025"', f"Ticker,Name,Asset Class,{weight}", *rows])
+
+
+EQUITY, CASH = "JPM,JPMORGAN CHASE & CO,Equity,1.46", "JPM,CASH COLLATERAL USD JPM,Cash Collateral and Margins,0.00"
+
+
+@pytest.mark.parametrize("rows", [(EQUITY, CASH), (CASH, EQUITY)])
+def test_a_ticker_twice_keeps_the_stock(tmp_path: Path, rows: tuple[str, str]) -> None:
+    reading = read(tmp_path, ishares(*rows), "etf_IVV.csv")
+    (group,) = reading.groups
+    assert group.holdings == (Holding("JPM", D("0.0146"), "JPMORGAN CHASE & CO"),)
+    assert [(each.name, each.reason) for each in group.left_out] == [("CASH COLLATERAL USD JPM", "collateral")]
+    assert notes(reading, tmp_path) == ["etf_IVV.csv: the weights sum to 1.46 %; see that the file is whole."]
+
+
+def test_nothing_needs_to_be_right_of_a_row_that_is_left_out(tmp_path: Path) -> None:
+    (group,) = read(tmp_path, ishares("A,x,Equity,100", 'A B\x07,y,Futures,"1,024.5"'), "etf_X.csv").groups
+    assert group.left_out == (LeftOut(5, "A B\x07", "y", None, "futures"),)
+
+
+def test_of_a_stock_twice_the_heaviest_row_counts(tmp_path: Path) -> None:
+    rows = [f"{ticker},{ticker} {weight},Equity,{weight}" for ticker, weight in (
+        ("A", "0.00"), ("BRKB", "-"), ("A", "60"), ("C", "1"), ("BRK/B", "38"), ("C", "1"), ("A", "-"),
+    )]  # fmt: skip
+    (group,) = read(tmp_path, ishares(*rows), "etf_X.csv").groups
+    assert group.holdings == (
+        Holding("A", D("0.60"), "A 60"),
+        Holding("BRK.B", D("0.38"), "BRK/B 38"),
+        Holding("C", D("0.01"), "C 1"),
+    )
+    assert group.left_out == (
+        LeftOut(4, "A", "A 0.00", D("0.0000"), "A is on line 6 too, and not lighter"),
+        LeftOut(5, "BRKB", "BRKB -", None, "BRK.B is on line 8 too, and not lighter"),
+        LeftOut(9, "C", "C 1", D("0.01"), "C is on line 7 too, and not lighter"),
+        LeftOut(10, "A", "A -", None, "A is on line 6 too, and not lighter"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "written", "stated", "fraction"),
+    [
+        ("Weight (%)", "0.9", None, "0.009"),
+        ("Weight(%)", "0.9", None, "0.009"),
+        ("Weight %", "90", None, "0.9"),
+        ("Weight", "90", None, "0.9"),
+        ("Weight", "0.9", None, "0.9"),
+        ("Weight", "0.9%", None, "0.009"),
+        ("Weight", "0.1", "percent", "0.001"),
+        ("Weight (%)", "0.9", "fraction", "0.9"),
+    ],
+)
+def test_the_unit_of_a_vendors_weights(
+    tmp_path: Path, header: str, written: str, stated: str | None, fraction: str
+) -> None:
+    reading = read(tmp_path, ishares(f"A,x,Equity,{written}", weight=header), weights=stated)
+    assert [each.weight for each in reading.groups[0].holdings] == [D(fraction)]
+
+
+def test_vendors_that_write_percent_without_saying_so(tmp_path: Path) -> None:
+    lines = [*SSGA_LINES[:5], ["NVIDIA CORP", "NVDA", "1", "2", 7.83, "-", 1, "USD"]]
+    reading = read(tmp_path, workbook(*lines), "x.xlsx")
+    assert reading.groups[0].holdings == (Holding("NVDA", D("0.0783"), "NVIDIA CORP"),)
+    assert notes(reading, tmp_path) == ["x.xlsx: the weights sum to 7.83 %; see that the file is whole."]
+    lines[-1][4] = 0.98
+    assert read(tmp_path, workbook(*lines), "x.xlsx").groups[0].holdings[0].weight == D("0.98")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (ishares("A,x,Equity,1", "B,x,Equity"), ", line 5: has 3 fields where the header has 4; a field with a comma needs quotes."),
+        (ishares("A,x,Equity,seven"), ", line 4: weight 'seven' is not a number such as 0.065, 6.5 or 6.5%."),
+        (ishares('A,x,Equity,"7,82"'), ", line 4: weight '7,82' is not a number such as 0.065, 6.5 or 6.5%."),
+        (ishares("A,x,Equity,1000"), ", line 4: weight 1000 is not between -1000 and 1000 percent."),
+        (ishares("A\x07,x,Equity,1"), ", line 4: symbol 'A\\x07' is not 1 to 50 characters without white space."),
+        (ishares("A,x,Equity,50%", "B,y,Equity,50"), ": some weights have a percent sign and others have none."),
+        (ishares("A,x,Equity,7", weight="Weight"), ": the weights sum to 7, neither near 1 nor near 100; say which they are with --weights fraction or --weights percent."),
+        (ishares(), ": has a header and no rows; an empty file does not empty a group."),
+        (ishares("USD,USD CASH,Cash,1", "EUR,EUR CASH,Cash,1", "T,T 4,Fixed Income,98"), ": holds no stocks; all rows were left out: 2 cash, 1 bond."),
+        ("Some Fund\nName,Sector,Asset Class,Weight (%),CUSIP,ISIN\nT 4,x,Fixed Income,1,2,3\n", ", line 2: lists bonds or the like, without tickers; only stocks are loaded."),
+        ("Date,Close/Last,Volume,Open,High,Low\n03/01/2024,$1,1,$1,$1,$1\n", ", line 1: holds prices, which come elsewhere."),
+        ("Date,SPY,SUM\n2020-01-01,1,1\n", f", line 1: the columns 'Date,SPY,SUM' {COLUMNS}"),
+        ('[\n {"ticker": "A"}\n]', f", line 1: the columns '[' {COLUMNS}"),
+        ("x\n" * 60 + ishares("A,x,Equity,100"), f", line 1: the columns 'x' {COLUMNS}"),
+        (ishares("A,x,Equity,1", '"B,x,Equity,1'), ", line 5: the row that begins here is not CSV; unexpected end of data (a double quote is never closed)."),
+    ],
+)  # fmt: skip
+def test_what_a_vendors_file_may_not_be(tmp_path: Path, content: str, message: str) -> None:
+    assert errors(read(tmp_path, content), tmp_path) == [f"etf_SPY.csv{message}"]
+
+
+def test_a_date_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    content = ishares("A,x,Equity,100").replace("Nov 18, 2025", "some day")
+    reading = read(tmp_path, content, "etf_A_2025-01-31.csv")
+    assert reading.groups == (GroupHoldings("ETF", "A", (Holding("A", D(1), "x"),), None, date(2025, 1, 31)),)
+    assert notes(reading, tmp_path) == ["etf_A_2025-01-31.csv: 'as of some day' is not a date that is known here."]
+    assert read(tmp_path, ishares("A,x,Equity,100").replace('"Nov 18, 2025"', "-")).groups[0].as_of is None
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("IVV_holdings_2025-11-17.csv", "IVV"),
+        ("ivv-holdings.csv.gz", "IVV"),
+        ("holdings-daily-us-en-spy.xlsx", "SPY"),
+        ("holdings-daily-us-en-spy_2025-11-18 (2).xlsx", "SPY"),
+        ("THE_3D_PRINTING_ETF_PRNT_HOLDINGS.csv", "PRNT"),
+        ("qqq_20251004.csv", "QQQ"),
+        ("qqq_2025-10-04.csv", "QQQ"),
+        ("etf_Vti_2025-10-04.csv", "Vti"),
+    ],
+)
+def test_the_names_of_vendors_files_tell_the_fund(tmp_path: Path, file: str, name: str) -> None:
+    (group,) = read(tmp_path, ishares("A,x,Equity,100"), file).groups
+    assert (group.type, group.name, group.as_of) == ("ETF", name, date(2025, 11, 18))
+
+
+@pytest.mark.parametrize(
+    "file", ["fund_holdings.csv", "my_fund_holdings.csv", "holdings.csv", "list_2025-10-04.csv", "x.csv"]
+)
+def test_names_that_tell_no_fund(tmp_path: Path, file: str) -> None:
+    assert errors(read(tmp_path, ishares("A,x,Equity,100"), file), tmp_path) == [
+        f"{file}: its name does not tell what it holds; give --type and --name, or name it as one of {HINT}."
+    ]
+
+
+def test_what_is_stated_goes_before_the_content_and_the_content_before_the_files_name(tmp_path: Path) -> None:
+    content = (SAMPLES / "invesco.csv").read_bytes()
+
+    def group(file: str, group_type: str | None = None, name: str | None = None) -> tuple[str, str]:
+        (found,) = read_paths([write(tmp_path, {file: content}) / file], group_type=group_type, name=name).groups
+        return found.type, found.name
+
+    assert group("SPY_holdings.csv") == ("ETF", "QQQ")
+    assert group("etf_qqq.csv") == ("ETF", "qqq")
+    assert group("theme_tech.csv") == ("THEME", "tech")
+    assert group("x.csv", "UNIVERSE") == ("UNIVERSE", "QQQ")
+    assert group("x.csv", name="QQQM") == ("ETF", "QQQM")
+    assert group("etf_SPY.csv", name="SPY") == ("ETF", "SPY")
+    assert errors(read(tmp_path, content), tmp_path) == [
+        "etf_SPY.csv: is named as SPY, and its content as QQQ; --name says which it is."
+    ]
+
+
+@pytest.mark.parametrize("file", ["x.csv", "sp500_constituents_2025-08-12.csv"])
+def test_a_list_of_constituents_wants_a_name(tmp_path: Path, file: str) -> None:
+    content = (SAMPLES / "constituents.csv").read_bytes()
+    assert errors(read(tmp_path, content, file), tmp_path) == [
+        f"{file}: its name does not tell what it holds; give --type and --name, or name it as one of {HINT}."
+    ]
+
+
+def test_a_folder_loads_what_vendors_published_into_it(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "IVV_holdings.csv": (SAMPLES / "ishares.csv").read_bytes(),
+            "SPY.xlsx": workbook(*SSGA_LINES[:6], SSGA_LINES[9]),
+            "QQQ_holdings.csv": "<!DOCTYPE html>",
+            "aapl.csv": "Date,Open,High,Low,Close\n",
+            "trades.csv": "when,what\n",
+            "list.csv": "symbol,weight\nA,1\n",
+        },
+    )
+    reading = read_paths([tmp_path])
+    assert [group.name for group in reading.groups] == ["IVV", "SPY"]
+    assert [str(error).replace(f"{tmp_path}/", "") for error in reading.errors] == [
+        "QQQ_holdings.csv, line 1: is a page of HTML or XML and not CSV; download it again."
+    ]
+    assert notes(reading, tmp_path) == [
+        "SPY.xlsx: the weights sum to 70.99 %; see that the file is whole.",
+        "aapl.csv, line 1: holds prices, which come elsewhere. Left out.",
+        f"list.csv: its name does not tell what it holds; give --type and --name, or name it as one of {HINT}. Left out.",
+        f"trades.csv, line 1: the columns 'when,what' {COLUMNS} Left out.",
+    ]
+
+
+def test_an_index_names_what_vendors_published_and_may_say_of_when(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "groups.csv": (
+                "name,type,as_of,members,file\n"
+                "SPX,UNIVERSE,2024-01-01,9,ivv.csv\n"
+                "list,THEME,,,list_2025-02-28.csv\n"
+                "listed,THEME,2024-01-01,,list_2025-02-28.csv\n"
+                "energy,SECTOR,2024-01-01,,sectors.csv\n"
+                "bad,ETF,soon,,ivv.csv\n"
+            ),
+            "ivv.csv": (SAMPLES / "ishares.csv").read_bytes(),
+            "list_2025-02-28.csv": "symbol,weight\nA,1\n",
+            "sectors.csv": "symbol,sector\nXOM,Energy\n",
+        },
+    )
+    reading = read_paths([tmp_path])
+    held = (Holding("A", D(1)),)
+    assert reading.groups == (
+        GroupHoldings("UNIVERSE", "SPX", ISHARES.holdings, None, date(2025, 11, 18), ISHARES.left_out),
+        GroupHoldings("THEME", "list", held, None, date(2025, 2, 28)),
+        GroupHoldings("THEME", "listed", held, None, date(2024, 1, 1)),
+        GroupHoldings("SECTOR", "energy", (Holding("XOM"),), None, date(2024, 1, 1)),
+    )
+    assert [str(error).replace(f"{tmp_path}/", "") for error in reading.errors] == [
+        "groups.csv, line 6: as_of 'soon' is not a date such as 2025-11-18."
+    ]
+    assert notes(reading, tmp_path) == ["groups.csv, line 2: says '9' members; ivv.csv holds 8."]
+
+
+def test_the_name_of_a_file_of_sectors_may_tell_its_day(tmp_path: Path) -> None:
+    reading = read(tmp_path, "symbol,sector\nXOM,Energy\n", "sectors_2025-02-28.csv")
+    assert [(group.name, group.as_of) for group in reading.groups] == [("energy", date(2025, 2, 28))]
+
+
+def test_a_file_cut_off_anywhere_is_an_error_or_a_shorter_whole(tmp_path: Path) -> None:
+    content = (SAMPLES / "ishares.csv").read_bytes()
+    footer = content.index(b'\n\xc2\xa0\n"The')
+    for cut in random.Random(7).sample(range(content.index(b'"NVDA"'), len(content)), 300):
+        reading = read(tmp_path, content[:cut], "etf_IVV.csv")
+        *_, last = csv.reader(content[:cut].decode(errors="replace").splitlines())
+        assert bool(reading.errors) or len(last) == 15 or cut > footer, cut
+        for group in reading.groups:
+            assert group.holdings == ISHARES.holdings[: len(group.holdings)]
+
+
+def vendor_file(name: str) -> Path:
+    return Path(VENDOR_FILES or "") / name
+
+
+def published(name: str, *, sign: str = "") -> list[list[str]]:
+    """The rows of a vendor's CSV, in the plainest way to read them."""
+    with vendor_file(name).open(encoding="utf-8-sig", newline="") as file:
+        return [[value.strip().removesuffix(sign) for value in row] for row in csv.reader(file)]
+
+
+def sheet(name: str) -> list[list[str]]:
+    """The rows of a workbook's first sheet, by its XML alone."""
+    with zipfile.ZipFile(vendor_file(name)) as archive:
+        strings = ["".join(part.itertext()) for part in ET.fromstring(archive.read("xl/sharedStrings.xml"))]
+        lines = ET.fromstring(archive.read("xl/worksheets/sheet1.xml")).findall(".//{*}row")
+    cells = [[(cell.get("t"), "".join(cell.itertext())) for cell in line] for line in lines]
+    return [[strings[int(text)] if kind == "s" and text else text for kind, text in line] for line in cells]
+
+
+def loaded(name: str) -> tuple[GroupHoldings, dict[str, Decimal | None]]:
+    reading = read_paths([vendor_file(name)])
+    assert (reading.errors, reading.notes) == ((), ())
+    (group,) = reading.groups
+    return group, {holding.symbol: holding.weight for holding in group.holdings}
+
+
+@pytest.mark.skipif(not VENDOR_FILES, reason="TEST_VENDOR_FILES names no folder")
+def test_files_that_vendors_did_publish() -> None:
+    group, weights = loaded("IVV_holdings_2025-11-18.csv")
+    rows = [row for row in published("IVV_holdings_2025-11-18.csv") if len(row) == 15]
+    stocks = [row for row in rows if row[3] == "Equity"]
+    dotted = {"BRKB": "BRK.B", "BFB": "BF.B"}
+    assert weights == {dotted.get(row[0], row[0]): D(row[5]) / 100 for row in stocks}
+    assert (len(weights), weights["JPM"], sum(D(row[5]) for row in stocks)) == (503, D("0.0146"), D("99.69"))
+    assert (group.type, group.name, group.as_of) == ("ETF", "IVV", date(2025, 11, 18))
+    assert [(each.ticker, each.reason) for each in group.left_out] == [
+        ("XTSLA", "money market"),
+        ("USD", "cash"),
+        ("SGAFT", "collateral"),
+        ("JPM", "collateral"),
+        ("ESZ5", "futures"),
+    ]
+    assert len(rows) == 1 + len(group.holdings) + len(group.left_out)
+
+    group, weights = loaded("holdings-daily-us-en-spy_2025-11-18.xlsx")
+    rows = [row for row in sheet("holdings-daily-us-en-spy_2025-11-18.xlsx") if row[7:] and row[7] == "USD"]
+    stocks = [row for row in rows if row[1] != "-"]
+    assert weights == {row[1]: D(row[4]) / 100 for row in stocks}
+    assert (len(weights), sum(D(row[4]) for row in stocks)) == (503, D("99.843895"))
+    assert (group.type, group.name, group.as_of) == ("ETF", "SPY", date(2025, 11, 18))
+    assert group.left_out == (LeftOut(172, "-", "US DOLLAR", D("0.0010759"), "cash"),)
+
+    group, weights = loaded("QQQ_holdings_2020-07-02.csv")
+    stocks = published("QQQ_holdings_2020-07-02.csv")[1:]
+    assert weights == {row[2]: D(row[5]) / 100 for row in stocks}
+    assert (len(weights), sum(D(row[5]) for row in stocks)) == (103, D("99.998"))
+    assert (group.type, group.name, group.as_of, group.left_out) == ("ETF", "QQQ", date(2020, 7, 2), ())
+
+    group, weights = loaded("ARK_INNOVATION_ETF_ARKK_HOLDINGS_raw.csv")
+    stocks = [row for row in published("ARK_INNOVATION_ETF_ARKK_HOLDINGS_raw.csv", sign="%")[1:] if row[3:] and row[3]]
+    assert weights == {row[3].removesuffix(" UW"): D(row[7]) / 100 for row in stocks}
+    assert (len(weights), sum(D(row[7]) for row in stocks)) == (35, D("99.84"))
+    assert (group.type, group.name, group.as_of) == ("ETF", "ARKK", date(2024, 6, 4))
+    assert group.left_out == (LeftOut(36, "", "GOLDMAN FS TRSY OBLIG INST 468", D("0.0018"), "money market"),)
+
+    (june, before), (october, after) = loaded("qqq_2025-06-05.csv"), loaded("qqq_2025-10-04.csv")
+    assert before == {row[0]: D(row[2]) / 100 for row in published("qqq_2025-06-05.csv")[1:]}
+    assert after == {row[1]: D(row[3]) / 100 for row in published("qqq_2025-10-04.csv")[1:]}
+    assert (len(before), len(after), june.left_out, october.left_out) == (101, 101, (), ())
+    assert (june.name, june.as_of, october.name, october.as_of) == ("QQQ", date(2025, 6, 5), "QQQ", date(2025, 10, 4))
+
+    constituents = published("sp500_constituents_2025-08-12.csv")[1:]
+    (group,) = read_paths(
+        [vendor_file("sp500_constituents_2025-08-12.csv")], group_type="UNIVERSE", name="sp500"
+    ).groups
+    assert group.holdings == tuple(Holding(row[0], None, row[1], row[3]) for row in constituents)
+    assert (len(group.holdings), group.as_of) == (503, date(2025, 8, 12))
+
+
+@pytest.mark.skipif(not VENDOR_FILES, reason="TEST_VENDOR_FILES names no folder")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nasdaq_AAPL.csv", ", line 1: holds prices, which come elsewhere."),
+        ("yahoo_AAPL.csv", ", line 1: holds prices, which come elsewhere."),
+        ("spy_holdings.csv.is-html-error-page", ", line 11: is a page of HTML or XML and not CSV; download it again."),
+        ("sp500_constituents_2025-08-12.csv", f": its name does not tell what it holds; give --type and --name, or name it as one of {HINT}."),
+    ],
+)  # fmt: skip
+def test_files_that_vendors_did_publish_and_that_hold_no_holdings(name: str, message: str) -> None:
+    assert errors(read_paths([vendor_file(name)]), vendor_file("")) == [f"{name}{message}"]

@@ -1,0 +1,208 @@
+"""Files -> rows of text: CSV and Excel workbooks, as they are or in gzip, told by content and read within bounds."""
+
+import csv
+import gzip
+import io
+import re
+import stat
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
+from datetime import datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from graph.errors import InputFileError
+
+MAX_LINE = 131_072
+"""Characters in a line, as in a field of Python's csv."""
+MAX_BLANK = 10_000
+"""Blank lines on end."""
+MAX_WORKBOOK = 4 * 2**20
+"""Bytes of an Excel workbook; 500 holdings take 54 kB."""
+MAX_UNPACKED = 16 * 2**20
+"""Bytes of all that is packed into a workbook; 500 holdings unpack to 434 kB."""
+MAX_CELLS = 300_000
+"""Cells of a workbook's sheet, the empty ones too."""
+MAX_ERRORS = 20
+"""Bad rows of one file that are named; the rest are counted."""
+
+Row = tuple[int, list[str]]
+"""The line that a row begins on, and its fields without the white space around them."""
+
+_NO_TEXT = {
+    b"\xd0\xcf\x11\xe0": "is an Excel file of the old kind (.xls); save it as .xlsx or CSV",
+    b"%PDF": "is a PDF; download the holdings as CSV or .xlsx",
+}
+
+
+class NotHoldings(InputFileError):
+    """A file that holds something else than what is read here."""
+
+
+class Errors:
+    """The errors of one file: the first of its bad rows, how many more, and what ended the reading."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.named: list[InputFileError] = []
+        self.more = 0
+        self.last: tuple[InputFileError, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.named or self.last)
+
+    def add(self, line: int, reason: str) -> None:
+        """Count a bad row."""
+        if len(self.named) < MAX_ERRORS:
+            self.named.append(self.error(reason, line))
+        else:
+            self.more += 1
+
+    def end(self, error: InputFileError) -> None:
+        """Keep what ended the reading."""
+        self.last = (error,)
+
+    def all(self) -> tuple[InputFileError, ...]:
+        """Give them in the order of the file."""
+        more = [self.error(f"{self.more:,} more bad rows")] if self.more else []
+        return (*self.named, *more, *self.last)
+
+    def error(self, reason: str, line: int = 0, kind: type[InputFileError] = InputFileError) -> InputFileError:
+        """Say what is wrong, and where."""
+        return kind(f"{shown(self.path)}{f', line {line}' if line else ''}: {reason}.")
+
+
+def shown(path: Path) -> str:
+    """Write a path so that it fits into a line of text, whatever bytes it has."""
+    return "".join(character if character.isprintable() else "?" for character in str(path))
+
+
+def quoted(text: str, most: int = 100) -> str:
+    """Write what a file holds so that it fits into a line of text."""
+    return repr(text if len(text) <= most else text[: most - 1] + "…")
+
+
+def read_rows(errors: Errors) -> Iterator[Row]:
+    """Yield the rows of a file that are not blank; InputFileError says why it cannot be read on.
+
+    Of a workbook it is the sheet `holdings`, or else the first. Lines that are not UTF-8 go to `errors`.
+    """
+    path, start = errors.path, 1
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise errors.error("is not a file")
+        with path.open("rb") as file:
+            packed = file.peek(2)[:2] == b"\x1f\x8b"
+            source = gzip.GzipFile(fileobj=file) if packed else file
+            magic = source.peek(4)[:4]
+            if magic in _NO_TEXT:
+                raise errors.error(_NO_TEXT[magic])
+            if magic == b"PK\x03\x04":
+                yield from _workbook(errors, source.read(MAX_WORKBOOK + 1))
+                return
+            with io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape") as text:
+                reader = csv.reader(_lines(errors, text), skipinitialspace=True, strict=True)
+                for row in reader:
+                    fields = [value.strip() for value in row]
+                    if any(fields):
+                        yield start, fields
+                    start = reader.line_num + 1
+    except csv.Error as error:
+        unclosed = " (a double quote is never closed)" if "unexpected end" in str(error) else ""
+        raise errors.error(f"the row that begins here is not CSV; {error}{unclosed}", start) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise errors.error(f"is not whole as a gzip file: {error}", start) from error
+    except OSError as error:
+        raise errors.error(f"cannot be read: {error.strerror}") from error
+
+
+def _lines(errors: Errors, text: io.TextIOWrapper) -> Iterator[str]:
+    """Yield the lines; those that are not UTF-8 become errors."""
+    line, blank, begun = 1, 0, False
+    while read := text.readline(MAX_LINE + 1):
+        if "\0" in read:
+            raise errors.error("holds a zero byte; this is not a text file", line)
+        blank = 0 if read.strip() else blank + 1
+        if not begun and not blank:
+            begun = True
+            if read.lstrip().startswith("<"):
+                raise errors.error("is a page of HTML or XML and not CSV; download it again", line)
+        if blank > MAX_BLANK:
+            raise errors.error(f"is the last of more than {MAX_BLANK:,} blank lines", line)
+        if len(read) > MAX_LINE:
+            raise errors.error(f"is longer than {MAX_LINE:,} characters", line)
+        if not read.isascii() and (bad := re.search("[\udc80-\udcff]", read)):
+            byte = ord(bad[0]) - 0xDC00
+            errors.add(line, f"character {bad.start() + 1} is not UTF-8 (byte {byte:#x}); save the file as UTF-8")
+            read = read.encode(errors="replace").decode()
+        # blanks between a closing quote and the comma are common, and not CSV
+        yield re.sub(r'"[ \t]+(?=,|$)', '"', read) if '"' in read else read
+        line += 1
+
+
+def _workbook(errors: Errors, data: bytes) -> list[Row]:
+    """Read the rows of a workbook that are not blank."""
+    if len(data) > MAX_WORKBOOK:
+        raise errors.error(f"is larger than {MAX_WORKBOOK // 2**20} MB, which no workbook of holdings is")
+    try:
+        _check_unpacked(errors, data)
+        with warnings.catch_warnings():
+            # of looks, which do not matter here
+            warnings.simplefilter("ignore")
+            # not above, since it takes 0.4 s and 27 MB that only a workbook is worth
+            openpyxl = import_module("openpyxl")
+            workbook = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
+            return _cells(errors, workbook.worksheets)
+    except InputFileError:
+        raise
+    except Exception as error:
+        # openpyxl raises whatever the damage leads it to, as a document of another kind does
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}".strip(": ")
+        raise errors.error(f"is no Excel workbook that can be read ({quoted(what)})") from error
+
+
+def _check_unpacked(errors: Errors, data: bytes) -> None:
+    # zipfile reads no more of a part than its directory says
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        unpacked = sum(part.file_size for part in archive.infolist())
+    if unpacked > MAX_UNPACKED:
+        raise errors.error(f"unpacks to more than {MAX_UNPACKED // 2**20} MB, which no workbook of holdings does")
+
+
+def _cells(errors: Errors, sheets: list[Any]) -> list[Row]:
+    if not sheets:
+        raise errors.error("is a workbook without sheets")
+    sheet = next((sheet for sheet in sheets if sheet.title.lower() == "holdings"), sheets[0])
+    # what a workbook says of its own size is wrong in some
+    sheet.reset_dimensions()
+    rows: list[Row] = []
+    cells = 0
+    for line, values in enumerate(sheet.iter_rows(values_only=True), 1):
+        cells += len(values) or 1
+        if cells > MAX_CELLS:
+            raise errors.error(f"has more than {MAX_CELLS:,} cells, which no sheet of holdings has", line)
+        fields = [_written(value) for value in values]
+        if any(fields):
+            rows.append((line, fields))
+    width = max((len(fields) for _, fields in rows), default=0)
+    if width * len(rows) > MAX_CELLS:
+        raise errors.error(f"has more than {MAX_CELLS:,} cells, which no sheet of holdings has")
+    # a workbook leaves out the empty cells that end a row
+    return [(line, fields + [""] * (width - len(fields))) for line, fields in rows]
+
+
+def _written(value: object) -> str:
+    """Write a cell as CSV would have it: symbols that Excel took for numbers, truth or dates among them."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).upper()
+        case float() if value.is_integer():
+            return str(int(value))
+        case datetime():
+            return value.date().isoformat()
+    return str(value).strip()

@@ -48,8 +48,6 @@ class Freshness:
     def __init__(self) -> None:
         self.tracked = False
         """Whether every change of the database is recorded; else nothing may be kept."""
-        self.complete = True
-        """Whether the tables are there."""
         self.generation: int | None = None
         """The last one seen, known or not."""
         self.identity = ""
@@ -181,7 +179,7 @@ class Freshness:
         if row["tracked"] != self.tracked or self.confirmed_at is None:
             self._forget()
             _say(complete=row["complete"], tracked=row["tracked"])
-        self.complete, self.tracked, self.confirmed_at = row["complete"], row["tracked"], row["database_time"]
+        self.tracked, self.confirmed_at = row["tracked"], row["database_time"]
         if stamped and self.tracked:
             if reading.generation is None:
                 self._forget()

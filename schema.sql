@@ -1,4 +1,5 @@
--- The tables of stockgraph: groups of stocks, who belongs to them, and the record of changes that keeps answers fresh.
+-- The tables of stockgraph: groups of stocks, who belongs to them and who did on past days, and the record of changes that
+-- keeps answers fresh.
 -- Idempotent, and it only adds: on a database that has the tables already, it makes what is missing and alters nothing.
 -- PostgreSQL 14 or later.
 
@@ -50,6 +51,55 @@ CREATE TABLE IF NOT EXISTS symbols (
     industry text
 );
 CREATE INDEX IF NOT EXISTS idx_symbols_lower_symbol ON symbols (lower(symbol));
+
+-- What groups were called and whom they held on past days (UTC). A row tells of the days from `valid_from` on up to, and
+-- without, `valid_to`; of each day it is how the day ended. An open row (no `valid_to`) is what holds now. The triggers below
+-- keep them, whoever writes; no foreign keys, since what is gone is remembered.
+CREATE TABLE IF NOT EXISTS group_history (
+    group_id integer NOT NULL,
+    environment varchar(10) NOT NULL,
+    type varchar(50) NOT NULL,
+    name varchar(100) NOT NULL,
+    description text,
+    valid_from date NOT NULL,
+    valid_to date CHECK (valid_to > valid_from),
+    PRIMARY KEY (group_id, valid_from)
+);
+CREATE UNIQUE INDEX IF NOT EXISTS idx_group_history_open ON group_history (group_id) WHERE valid_to IS NULL;
+CREATE INDEX IF NOT EXISTS idx_group_history_lower_name ON group_history (lower(name), environment);
+
+CREATE TABLE IF NOT EXISTS membership_history (
+    group_id integer NOT NULL,
+    symbol varchar(50) NOT NULL,
+    weight numeric,
+    valid_from date NOT NULL,
+    valid_to date CHECK (valid_to > valid_from),
+    PRIMARY KEY (group_id, symbol, valid_from)
+);
+CREATE UNIQUE INDEX IF NOT EXISTS idx_membership_history_open ON membership_history (group_id, symbol) WHERE valid_to IS NULL;
+-- a day is read from its index alone: what began by then, of what ended later or not at all
+CREATE INDEX IF NOT EXISTS idx_membership_history_group
+    ON membership_history (group_id, coalesce(valid_to, 'infinity'::date), valid_from) INCLUDE (symbol, weight, valid_to);
+CREATE INDEX IF NOT EXISTS idx_membership_history_symbol
+    ON membership_history (symbol, coalesce(valid_to, 'infinity'::date), valid_from) INCLUDE (group_id, weight, valid_to);
+
+-- The groups and the memberships as a day ended: what definition_groups and group_memberships are for now. Of a past day no
+-- documents and no timestamps are kept. Written so that the planner puts them in the place of their names.
+CREATE OR REPLACE FUNCTION groups_on(day date) RETURNS TABLE (
+    id integer, name varchar, type varchar, description text, metadata jsonb, liquidity_filter jsonb, environment varchar,
+    created_at timestamp, updated_at timestamp, last_update timestamp
+) LANGUAGE sql STABLE AS $$
+    SELECT group_id, name, type, description, NULL::jsonb, NULL::jsonb, environment, NULL::timestamp, NULL::timestamp, NULL::timestamp
+    FROM group_history
+    WHERE valid_from <= day AND (valid_to IS NULL OR valid_to > day)
+$$;
+CREATE OR REPLACE FUNCTION memberships_on(day date) RETURNS TABLE (
+    id integer, group_id integer, symbol varchar, weight numeric, metadata jsonb, added_at timestamp, updated_at timestamp
+) LANGUAGE sql STABLE AS $$
+    SELECT 0, group_id, symbol, weight, NULL::jsonb, NULL::timestamp, NULL::timestamp
+    FROM membership_history
+    WHERE valid_from <= day AND coalesce(valid_to, 'infinity') > day
+$$;
 
 -- A change is a row: each transaction that writes inserts one for each family of tables it touched. The sum of a family's
 -- weights is its generation, one more for each commit and as much a part of a snapshot as the rows themselves.
@@ -130,28 +180,143 @@ BEGIN
 END;
 $$;
 
+-- The day on which a write takes effect: what `SET LOCAL stockgraph.effective_day` names, since holdings are of the day that
+-- their source says; else today.
+CREATE OR REPLACE FUNCTION effective_day() RETURNS date LANGUAGE sql VOLATILE AS $$
+    SELECT least(nullif(current_setting('stockgraph.effective_day', true), '')::date,
+                 (clock_timestamp() AT TIME ZONE 'UTC')::date)
+$$;
+
+-- Of what a statement took away or altered, ends what no longer holds; what began and ended on one day vanishes.
+CREATE OR REPLACE FUNCTION close_group_history() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    day CONSTANT date := effective_day();
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        DELETE FROM group_history WHERE valid_to IS NULL AND valid_from >= day;
+        UPDATE group_history SET valid_to = day WHERE valid_to IS NULL;
+        RETURN NULL;
+    END IF;
+    WITH gone AS MATERIALIZED (
+        SELECT id FROM touched AS t WHERE NOT EXISTS (
+            SELECT FROM definition_groups AS g WHERE g.id = t.id AND g.environment = t.environment AND g.type = t.type
+                AND g.name = t.name AND g.description IS NOT DISTINCT FROM t.description)
+    ), vanished AS (
+        DELETE FROM group_history AS h USING gone WHERE h.group_id = gone.id AND h.valid_to IS NULL AND h.valid_from >= day
+    )
+    UPDATE group_history AS h SET valid_to = day
+    FROM gone WHERE h.group_id = gone.id AND h.valid_to IS NULL AND h.valid_from < day;
+    RETURN NULL;
+END;
+$$;
+
+CREATE OR REPLACE FUNCTION close_membership_history() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    day CONSTANT date := effective_day();
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        DELETE FROM membership_history WHERE valid_to IS NULL AND valid_from >= day;
+        UPDATE membership_history SET valid_to = day WHERE valid_to IS NULL;
+        RETURN NULL;
+    END IF;
+    WITH gone AS MATERIALIZED (
+        SELECT group_id, symbol FROM touched AS t WHERE NOT EXISTS (
+            SELECT FROM group_memberships AS m
+            WHERE m.group_id = t.group_id AND m.symbol = t.symbol AND m.weight IS NOT DISTINCT FROM t.weight)
+    ), vanished AS (
+        DELETE FROM membership_history AS h USING gone
+        WHERE h.group_id = gone.group_id AND h.symbol = gone.symbol AND h.valid_to IS NULL AND h.valid_from >= day
+    )
+    UPDATE membership_history AS h SET valid_to = day
+    FROM gone WHERE h.group_id = gone.group_id AND h.symbol = gone.symbol AND h.valid_to IS NULL AND h.valid_from < day;
+    RETURN NULL;
+END;
+$$;
+
+-- Of what a statement brought or altered, opens what does not hold yet; what ended on the same day and is alike goes on.
+CREATE OR REPLACE FUNCTION open_group_history() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    day CONSTANT date := effective_day();
+BEGIN
+    WITH come AS MATERIALIZED (
+        SELECT t.*, last.valid_from, last.valid_to, coalesce(
+            (last.environment, last.type, last.name) = (t.environment, t.type, t.name)
+            AND last.description IS NOT DISTINCT FROM t.description, false) AS alike
+        FROM touched AS t LEFT JOIN LATERAL (
+            SELECT * FROM group_history AS h WHERE h.group_id = t.id ORDER BY h.valid_from DESC LIMIT 1
+        ) AS last ON true
+        WHERE last.valid_from IS NULL OR last.valid_to IS NOT NULL
+    ), reopened AS (
+        UPDATE group_history AS h SET valid_to = NULL
+        FROM come WHERE come.alike AND come.valid_to >= day AND h.group_id = come.id AND h.valid_from = come.valid_from
+    )
+    INSERT INTO group_history (group_id, environment, type, name, description, valid_from)
+    SELECT id, environment, type, name, description, greatest(day, valid_to)
+    FROM come WHERE NOT (alike AND valid_to >= day);
+    RETURN NULL;
+END;
+$$;
+
+CREATE OR REPLACE FUNCTION open_membership_history() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    day CONSTANT date := effective_day();
+BEGIN
+    WITH come AS MATERIALIZED (
+        SELECT t.group_id, t.symbol, t.weight, last.valid_from, last.valid_to,
+               last.valid_to >= day AND last.weight IS NOT DISTINCT FROM t.weight AS goes_on
+        FROM touched AS t LEFT JOIN LATERAL (
+            SELECT * FROM membership_history AS h WHERE h.group_id = t.group_id AND h.symbol = t.symbol
+            ORDER BY h.valid_from DESC LIMIT 1
+        ) AS last ON true
+        WHERE last.valid_from IS NULL OR last.valid_to IS NOT NULL
+    ), reopened AS (
+        UPDATE membership_history AS h SET valid_to = NULL
+        FROM come WHERE come.goes_on
+            AND h.group_id = come.group_id AND h.symbol = come.symbol AND h.valid_from = come.valid_from
+    )
+    INSERT INTO membership_history (group_id, symbol, weight, valid_from)
+    SELECT group_id, symbol, weight, greatest(day, valid_to) FROM come WHERE goes_on IS NOT TRUE;
+    RETURN NULL;
+END;
+$$;
+
 DO $$
 DECLARE
     watched record;
+    own_function text;
+    reader text;
 BEGIN
     -- the schema that init was run in, and nothing that a caller's own search path could slip in before it
-    EXECUTE format('ALTER FUNCTION record_data_change() SET search_path = pg_catalog, %I, pg_temp', current_schema());
+    FOREACH own_function IN ARRAY ARRAY['record_data_change', 'close_group_history', 'close_membership_history',
+                                        'open_group_history', 'open_membership_history']
+    LOOP
+        EXECUTE format('ALTER FUNCTION %I() SET search_path = pg_catalog, %I, pg_temp', own_function, current_schema());
+    END LOOP;
     FOR watched IN
         SELECT * FROM (VALUES
-            ('definition_groups', quote_literal('groups') || ', ' || quote_literal('id')),
-            ('group_memberships', quote_literal('groups') || ', ' || quote_literal('group_id')),
-            ('symbols', quote_literal('groups'))
-        ) AS w (name, arguments)
+            ('definition_groups', '''groups'', ''id''', 'true'),
+            ('group_memberships', '''groups'', ''group_id''', 'true'),
+            ('symbols', '''groups''', 'true'),
+            -- what the triggers write there is recorded already, with what they fired for
+            ('group_history', '''groups'', ''group_id''', 'pg_trigger_depth() = 0'),
+            ('membership_history', '''groups'', ''group_id''', 'pg_trigger_depth() = 0')
+        ) AS w (name, arguments, condition)
     LOOP
         EXECUTE format('CREATE OR REPLACE TRIGGER data_change_insert AFTER INSERT ON %I
-            REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION record_data_change(%s)',
-            watched.name, watched.arguments);
+            REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION record_data_change(%s)',
+            watched.name, watched.condition, watched.arguments);
         EXECUTE format('CREATE OR REPLACE TRIGGER data_change_update AFTER UPDATE ON %I
             REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
-            FOR EACH STATEMENT EXECUTE FUNCTION record_data_change(%s)', watched.name, watched.arguments);
+            FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION record_data_change(%s)',
+            watched.name, watched.condition, watched.arguments);
         EXECUTE format('CREATE OR REPLACE TRIGGER data_change_delete AFTER DELETE ON %I
-            REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION record_data_change(%s)',
-            watched.name, watched.arguments);
+            REFERENCING OLD TABLE AS old_rows
+            FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION record_data_change(%s)',
+            watched.name, watched.condition, watched.arguments);
         EXECUTE format('CREATE OR REPLACE TRIGGER data_change_truncate AFTER TRUNCATE ON %I
             FOR EACH STATEMENT EXECUTE FUNCTION record_data_change(%s)', watched.name, watched.arguments);
         -- also for a session that replays others' changes
@@ -159,8 +324,98 @@ BEGIN
             ENABLE ALWAYS TRIGGER data_change_update, ENABLE ALWAYS TRIGGER data_change_delete,
             ENABLE ALWAYS TRIGGER data_change_truncate', watched.name);
     END LOOP;
+    FOR watched IN
+        SELECT * FROM (VALUES ('definition_groups', 'group_history'), ('group_memberships', 'membership_history')) AS w (name, history)
+    LOOP
+        -- by their names, those that close come first
+        EXECUTE format('CREATE OR REPLACE TRIGGER history_close_delete AFTER DELETE ON %I
+            REFERENCING OLD TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION %I()',
+            watched.name, 'close_' || watched.history);
+        EXECUTE format('CREATE OR REPLACE TRIGGER history_close_update AFTER UPDATE ON %I
+            REFERENCING OLD TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION %I()',
+            watched.name, 'close_' || watched.history);
+        EXECUTE format('CREATE OR REPLACE TRIGGER history_close_truncate AFTER TRUNCATE ON %I
+            FOR EACH STATEMENT EXECUTE FUNCTION %I()', watched.name, 'close_' || watched.history);
+        EXECUTE format('CREATE OR REPLACE TRIGGER history_open_insert AFTER INSERT ON %I
+            REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION %I()',
+            watched.name, 'open_' || watched.history);
+        EXECUTE format('CREATE OR REPLACE TRIGGER history_open_update AFTER UPDATE ON %I
+            REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION %I()',
+            watched.name, 'open_' || watched.history);
+        EXECUTE format('ALTER TABLE %1$I ENABLE ALWAYS TRIGGER history_close_delete,
+            ENABLE ALWAYS TRIGGER history_close_update, ENABLE ALWAYS TRIGGER history_close_truncate,
+            ENABLE ALWAYS TRIGGER history_open_insert, ENABLE ALWAYS TRIGGER history_open_update', watched.name);
+        -- who may read what is may read what was
+        FOR reader IN
+            SELECT DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END
+            FROM pg_class, aclexplode(relacl) WHERE oid = watched.name::regclass AND privilege_type = 'SELECT'
+        LOOP
+            EXECUTE format('GRANT SELECT ON %I TO %s', watched.history, reader);
+        END LOOP;
+    END LOOP;
 END;
 $$;
+
+-- Makes the history end in what is there now: where it was begun after the groups, or was not kept for a while. A group
+-- that it does not know is taken to be as it is since its newest timestamp. Gives how many rows it wrote.
+CREATE OR REPLACE FUNCTION mend_history() RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    today CONSTANT date := (clock_timestamp() AT TIME ZONE 'UTC')::date;
+    written bigint := 0;
+    added bigint;
+BEGIN
+    LOCK TABLE definition_groups, group_memberships IN SHARE MODE;
+    WITH gone AS MATERIALIZED (
+        SELECT h.group_id, h.valid_from FROM group_history AS h
+        WHERE h.valid_to IS NULL AND NOT EXISTS (
+            SELECT FROM definition_groups AS g WHERE g.id = h.group_id AND g.environment = h.environment AND g.type = h.type
+                AND g.name = h.name AND g.description IS NOT DISTINCT FROM h.description)
+    ), vanished AS (
+        DELETE FROM group_history AS h USING gone
+        WHERE h.group_id = gone.group_id AND h.valid_from = gone.valid_from AND h.valid_from >= today RETURNING 1
+    ), ended AS (
+        UPDATE group_history AS h SET valid_to = today FROM gone
+        WHERE h.group_id = gone.group_id AND h.valid_from = gone.valid_from AND h.valid_from < today RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM vanished) + (SELECT count(*) FROM ended) INTO added;
+    written := written + added;
+    WITH gone AS MATERIALIZED (
+        SELECT h.group_id, h.symbol, h.valid_from FROM membership_history AS h
+        WHERE h.valid_to IS NULL AND NOT EXISTS (
+            SELECT FROM group_memberships AS m
+            WHERE m.group_id = h.group_id AND m.symbol = h.symbol AND m.weight IS NOT DISTINCT FROM h.weight)
+    ), vanished AS (
+        DELETE FROM membership_history AS h USING gone WHERE h.group_id = gone.group_id AND h.symbol = gone.symbol
+            AND h.valid_from = gone.valid_from AND h.valid_from >= today RETURNING 1
+    ), ended AS (
+        UPDATE membership_history AS h SET valid_to = today FROM gone WHERE h.group_id = gone.group_id
+            AND h.symbol = gone.symbol AND h.valid_from = gone.valid_from AND h.valid_from < today RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM vanished) + (SELECT count(*) FROM ended) INTO added;
+    written := written + added;
+    CREATE TEMPORARY TABLE stockgraph_known ON COMMIT DROP AS
+    SELECT g.id AS group_id, CASE WHEN EXISTS (SELECT FROM group_history AS h WHERE h.group_id = g.id) THEN today ELSE
+        least(today, greatest(g.created_at, g.updated_at, g.last_update, max(m.added_at), max(m.updated_at))::date) END AS since
+    FROM definition_groups AS g LEFT JOIN group_memberships AS m ON m.group_id = g.id
+    GROUP BY g.id;
+    INSERT INTO group_history (group_id, environment, type, name, description, valid_from)
+    SELECT g.id, g.environment, g.type, g.name, g.description, k.since
+    FROM definition_groups AS g JOIN pg_temp.stockgraph_known AS k ON k.group_id = g.id
+    WHERE NOT EXISTS (SELECT FROM group_history AS h WHERE h.group_id = g.id AND h.valid_to IS NULL);
+    GET DIAGNOSTICS added = ROW_COUNT;
+    written := written + added;
+    INSERT INTO membership_history (group_id, symbol, weight, valid_from)
+    SELECT m.group_id, m.symbol, m.weight, k.since
+    FROM group_memberships AS m JOIN pg_temp.stockgraph_known AS k ON k.group_id = m.group_id
+    WHERE NOT EXISTS (SELECT FROM membership_history AS h
+                      WHERE h.group_id = m.group_id AND h.symbol = m.symbol AND h.valid_to IS NULL);
+    GET DIAGNOSTICS added = ROW_COUNT;
+    DROP TABLE pg_temp.stockgraph_known;
+    RETURN written + added;
+END;
+$$;
+
+SELECT mend_history();
 
 -- What a restore brought of another server's transactions, which are yet to come here, becomes one row of this one.
 WITH foreign_change AS (

@@ -62,6 +62,20 @@ HAVING bool_or(s.symbol IS NULL)
 """
 """ETFs with members that lie in no sector: how many, and the first of them, heaviest first."""
 
+HISTORY_GAPS = """
+SELECT g.type, g.name, count(*) AS total, (array_agg(d.symbol ORDER BY d.symbol COLLATE "C"))[1:5] AS symbols
+FROM definition_groups AS g JOIN (
+    SELECT DISTINCT coalesce(m.group_id, h.group_id) AS group_id, coalesce(m.symbol, h.symbol) AS symbol
+    FROM group_memberships AS m
+    FULL JOIN (SELECT * FROM membership_history WHERE valid_to IS NULL) AS h
+        ON h.group_id = m.group_id AND h.symbol = m.symbol
+    WHERE m.group_id IS NULL OR h.group_id IS NULL OR m.weight IS DISTINCT FROM h.weight
+) AS d ON d.group_id = g.id
+WHERE g.environment = $1
+GROUP BY g.id
+"""
+"""Groups whose history does not end in what they hold: how many memberships, and the first of their symbols."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
@@ -70,7 +84,8 @@ class Finding:
     severity: Literal["fault", "warning"]
     """A fault makes answers wrong, a warning makes them incomplete."""
     code: str
-    """What it is: two_sectors, empty_group, weight_sum, negative_weight, weight_not_a_number; unweighted, no_sector."""
+    """What it is: two_sectors, empty_group, weight_sum, negative_weight, weight_not_a_number, history_gap; unweighted,
+    no_sector."""
     message: str
     """One line that names the group and the first of the symbols."""
 
@@ -108,6 +123,11 @@ async def check(connection: Connection, environment: str) -> list[Finding]:
     for row in await connection.fetch(MISSING_SECTORS, environment):
         message = f"ETF {row['name']} has {row['total']} of {row['members']} members in no sector {_first(row)}."
         found.append(_finding("warning", "no_sector", message))
+    if await connection.fetchval("SELECT to_regclass('membership_history') IS NOT NULL"):
+        for row in await connection.fetch(HISTORY_GAPS, environment):
+            what = f"{row['total']} memberships {_first(row)}"
+            message = f"{row['type']} {row['name']} has a history that lacks {what}; `stockgraph init` mends it."
+            found.append(_finding("fault", "history_gap", message))
     return sorted(found)
 
 

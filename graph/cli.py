@@ -36,7 +36,7 @@ from graph.loading import GroupDiff, LoadReport, load_groups
 from graph.nodes import GroupType
 from graph.schema import make_schema
 from graph.settings import Settings, drop_empty_variables
-from graph.tables import make_tables
+from graph.tables import make_tables, mend_history
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -91,15 +91,19 @@ def serve(
 
 @app.command
 def init(*, settings: Settings = Settings()) -> None:  # noqa: B008 - frozen
-    """Make the tables, indexes and triggers that a database lacks; what is there stays as it is."""
+    """Make the tables, indexes and triggers that a database lacks; what is there stays as it is.
 
-    async def run(url: str) -> list[str]:
+    Where the history of groups was not kept for a while, it is mended, so that it ends in what is there.
+    """
+
+    async def run(url: str) -> tuple[list[str], int]:
         async with _connected(url) as connection:
-            return await make_tables(connection)
+            return await make_tables(connection), await mend_history(connection)
 
     with _database(settings) as url:
-        made = asyncio.run(run(url))
-    print("\n".join(f"made {each}" for each in made) or "Nothing was missing.")
+        made, mended = asyncio.run(run(url))
+    done = [f"made {each}" for each in made] + ([f"mended {mended:,} rows of the history"] if mended else [])
+    print("\n".join(done) or "Nothing was missing.")
 
 
 @app.command

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 from zoneinfo import ZoneInfo
@@ -51,7 +51,7 @@ class _Attempt:
         self._one_at_a_time = asyncio.Lock() if snapshot else None
         self._connection: Connection | None = None
         self._resources = AsyncExitStack()
-        self._loaders: dict[str, DataLoader[Key, Answer]] = {}
+        self._loaders: dict[tuple[str, date | None], DataLoader[Key, Answer]] = {}
         self.generations: set[int | None] = set()
         self.stale = False
         self.objects = 0
@@ -60,23 +60,23 @@ class _Attempt:
     def in_snapshot(self) -> bool:
         return self._one_at_a_time is not None
 
-    async def read(self, statement: str, *arguments: Any) -> Reading:
+    async def read(self, statement: str, *arguments: Any, as_of: date | None = None) -> Reading:
         if self._one_at_a_time is None:
-            return await self._operation.read(statement, *arguments)
+            return await self._operation.read(statement, *arguments, as_of=as_of)
         async with self._one_at_a_time:
             if self._connection is None:
                 self._connection = await self._resources.enter_async_context(self._operation.database.snapshot())
-            return await self._operation.read(statement, *arguments, connection=self._connection)
+            return await self._operation.read(statement, *arguments, as_of=as_of, connection=self._connection)
 
-    def loader(self, statement: str) -> DataLoader[Key, Answer]:
-        loader = self._loaders.get(statement)
+    def loader(self, statement: str, as_of: date | None) -> DataLoader[Key, Answer]:
+        loader = self._loaders.get((statement, as_of))
         if loader is None:
-            loader = self._loaders[statement] = DataLoader(partial(self.batch, statement))
+            loader = self._loaders[statement, as_of] = DataLoader(partial(self.batch, statement, as_of))
         return loader
 
-    async def batch(self, statement: str, keys: list[Key]) -> list[Answer]:
+    async def batch(self, statement: str, as_of: date | None, keys: list[Key]) -> list[Answer]:
         """Answer every key, in the order of the keys, by one statement."""
-        reading = await self.read(statement, *map(list, zip(*keys, strict=True)))
+        reading = await self.read(statement, *map(list, zip(*keys, strict=True)), as_of=as_of)
         answers: list[Answer] = [([], reading.generation) for _ in keys]
         for row in reading.rows:
             answers[row["ordinal"] - 1][0].append(row)
@@ -131,11 +131,15 @@ class Operation:
         """Read a timestamp of the tables, which carries no zone, in the zone that the settings name."""
         return timestamp and timestamp.replace(tzinfo=self._zone).astimezone(UTC)
 
-    async def read(self, statement: str, *arguments: Any, connection: "Connection | None" = None) -> Reading:
-        """Send a statement by its name."""
+    async def read(
+        self, statement: str, *arguments: Any, as_of: date | None = None, connection: "Connection | None" = None
+    ) -> Reading:
+        """Send a statement by its name, about now or about how a day ended."""
         self.statements.append(statement)
         freshness = self.runtime.freshness
-        reading = await self.database.fetch(statement, *arguments, stamped=freshness.tracked, connection=connection)
+        reading = await self.database.fetch(
+            statement, *arguments, stamped=freshness.tracked, as_of=as_of, connection=connection
+        )
         if connection is None:
             freshness.observe(reading)
         return reading
@@ -148,26 +152,26 @@ class Operation:
         self.charge(len(reading.rows))
         return reading.rows
 
-    async def many(self, statement: str, *key: Any) -> list[Row]:
+    async def many(self, statement: str, *key: Any, as_of: date | None = None) -> list[Row]:
         """Give a statement's rows for one key: all keys that are asked for meanwhile go with it in one batch."""
         attempt = self._attempt
-        rows, generation = await attempt.loader(statement).load(key)
+        rows, generation = await attempt.loader(statement, as_of).load(key)
         attempt.generations.add(generation)
         self.charge(len(rows))
         return rows
 
-    async def every(self, statement: str, keys: list[Key]) -> list[list[Row]]:
+    async def every(self, statement: str, keys: list[Key], *, as_of: date | None = None) -> list[list[Row]]:
         """Give a statement's rows for each of some keys, in their order."""
         attempt = self._attempt
-        answers = await attempt.loader(statement).load_many(keys)
+        answers = await attempt.loader(statement, as_of).load_many(keys)
         for rows, generation in answers:
             attempt.generations.add(generation)
             self.charge(len(rows))
         return [rows for rows, _ in answers]
 
-    async def one(self, statement: str, *key: Any) -> Row | None:
+    async def one(self, statement: str, *key: Any, as_of: date | None = None) -> Row | None:
         """Give a statement's only row for a key, or None."""
-        rows = await self.many(statement, *key)
+        rows = await self.many(statement, *key, as_of=as_of)
         return rows[0] if rows else None
 
     async def remember(
@@ -177,20 +181,22 @@ class Operation:
         shape: Callable[[list[list[Row]]], Value],
         statement: str,
         keys: list[Key],
+        *,
+        as_of: date | None = None,
     ) -> Value:
         """Give what a memo remembers under a name; where it does not, what `shape` makes of the rows of each key."""
         attempt = self._attempt
 
         async def load() -> Remembered[Value]:
-            answers = await attempt.loader(statement).load_many(keys)
+            answers = await attempt.loader(statement, as_of).load_many(keys)
             if len({generation for _, generation in answers}) > 1:
-                answers = await attempt.batch(statement, keys)
+                answers = await attempt.batch(statement, as_of, keys)
             return Remembered(shape([rows for rows, _ in answers]), answers[0][1])
 
         if attempt.in_snapshot or self.runtime.settings.memo == "off":
             remembered = await load()
         else:
-            remembered = await memo.get(name, load)
+            remembered = await memo.get(name if as_of is None else f"{name}@{as_of}", load)
         if remembered.stale:
             attempt.stale = True
         else:

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from datetime import date
 from importlib.resources import files
 from typing import Any, NamedTuple, Self, TypeAlias
 
@@ -17,6 +18,8 @@ STATEMENT_SECONDS = 10.0
 """How long a statement may take."""
 CONNECT_SECONDS = 5.0
 """How long a connection may take to be made."""
+PREPARED_STATEMENTS = 100
+"""How many statements a connection keeps prepared."""
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
@@ -31,8 +34,25 @@ def read_statements(text: str) -> dict[str, str]:
 
 
 STATEMENTS: Mapping[str, str] = read_statements(files("graph").joinpath("queries.sql").read_text())
-_STAMPED = {
-    name: STATEMENTS["stamped"].replace("/* statement */", sql) for name, sql in STATEMENTS.items() if name != "stamped"
+
+
+def _on_a_day(sql: str) -> str:
+    """Let a statement read groups and memberships as they stood on the day that is one argument more."""
+    day = f"${1 + max(map(int, re.findall(r'[$]([0-9]+)', sql)), default=0)}::date"
+    sql = sql.replace("definition_groups AS", f"groups_on({day}) AS")
+    return sql.replace("group_memberships AS", f"memberships_on({day}) AS")
+
+
+def _stamped(sql: str) -> str:
+    return STATEMENTS["stamped"].replace("/* statement */", sql)
+
+
+# each statement by its name, whether it is stamped, and whether it is about a day
+_TEXTS = {
+    (name, stamped, dated): (_stamped if stamped else str)(_on_a_day(sql) if dated else sql)
+    for name, sql in STATEMENTS.items()
+    for stamped in (False, True)
+    for dated in (False, True)
 }
 
 
@@ -50,6 +70,8 @@ class Database:
     """A pool of connections to one database, opened as they are needed."""
 
     def __init__(self, url: str) -> None:
+        self.pooled = False
+        """Whether the connection made last goes to a pooler, such as pgbouncer, and not to PostgreSQL itself."""
         self._url = url
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
@@ -59,7 +81,7 @@ class Database:
             self._url,
             min_size=0,
             max_size=POOL_SIZE,
-            timeout=CONNECT_SECONDS,
+            connect=self._open,
             command_timeout=STATEMENT_SECONDS,
             reset=_reset,
         )
@@ -75,7 +97,36 @@ class Database:
     ) -> "asyncpg.Connection[asyncpg.Record]":
         """Open a connection outside the pool: one that listens or writes."""
         with answered(connecting=True):
-            return await asyncpg.connect(self._url, timeout=CONNECT_SECONDS, command_timeout=statement_seconds)
+            return await self._open(self._url, command_timeout=statement_seconds)
+
+    async def _open(self, *arguments: Any, **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
+        """Connect, and keep nothing prepared behind a pooler.
+
+        It may run each transaction in another session, where a prepared statement is missing, or is another process's
+        of the same name, whose rows would then be taken for ours. A pooler shows in that it gives its clients process
+        ids that are not the sessions'.
+        """
+        while True:
+            pooled = self.pooled
+            connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
+                *arguments,
+                **options,
+                timeout=CONNECT_SECONDS,
+                statement_cache_size=0 if pooled else PREPARED_STATEMENTS,
+            )
+            try:
+                # no arguments, so that not even this is prepared; the answer is the number of rows
+                itself = await connection.execute(
+                    f"SELECT WHERE pg_backend_pid() = {connection.get_server_pid()}",
+                    timeout=CONNECT_SECONDS,
+                )
+            except BaseException:
+                connection.terminate()
+                raise
+            self.pooled = itself == "SELECT 0"
+            if self.pooled == pooled:
+                return connection
+            connection.terminate()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -104,15 +155,24 @@ class Database:
                     await transaction.rollback()
 
     async def fetch(
-        self, statement: str, *arguments: Any, stamped: bool, connection: "Connection | None" = None
+        self,
+        statement: str,
+        *arguments: Any,
+        stamped: bool,
+        as_of: date | None = None,
+        connection: "Connection | None" = None,
     ) -> Reading:
-        """Run a statement by its name, on a connection of the pool where none is given."""
+        """Run a statement by its name, on a connection of the pool where none is given.
+
+        With a day it reads groups and memberships as that day ended.
+        """
         if connection is None:
             async with self.connection() as borrowed:
-                return await self.fetch(statement, *arguments, stamped=stamped, connection=borrowed)
+                return await self.fetch(statement, *arguments, stamped=stamped, as_of=as_of, connection=borrowed)
         sent = time.monotonic()
         with answered():
-            rows = await connection.fetch((_STAMPED if stamped else STATEMENTS)[statement], *arguments)
+            days = () if as_of is None else (as_of,)
+            rows = await connection.fetch(_TEXTS[statement, stamped, as_of is not None], *arguments, *days)
         if not stamped:
             return Reading(rows, None, sent)
         generation = rows[0]["generation"]
@@ -127,6 +187,8 @@ _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] 
     ),
     (asyncpg.InvalidAuthorizationSpecificationError, "The database refuses the user or password of DATABASE_URL."),
     (asyncpg.InsufficientPrivilegeError, "The user of DATABASE_URL may not do this: {}."),
+    # what pgbouncer says, of the database behind it too
+    (asyncpg.ProtocolViolationError, "The database, or a pooler before it, refuses: {}."),
     ((asyncpg.QueryCanceledError, TimeoutError), "The database did not answer in time; try again."),
     (
         (

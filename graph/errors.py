@@ -60,6 +60,12 @@ class BadCursor(GraphError):
     code = "BAD_CURSOR"
 
 
+class NoHistory(GraphError):
+    """A day before the first that is known of a group, or a database that keeps no history."""
+
+    code = "NO_HISTORY"
+
+
 class LimitExceeded(GraphError):
     """A request larger than the server answers."""
 

@@ -111,7 +111,8 @@ class Freshness:
                 await self._session(database)
             except (DatabaseUnavailable, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 if delay == RETRY_SECONDS[0] or self._listening:
-                    log.warning("The listening connection is lost and will be made again: %s", error)
+                    reason = str(error) or "the database did not answer in time"
+                    log.warning("The listening connection is lost and will be made again: %s", reason)
             if self._listening:
                 self._listening = False
                 delay = RETRY_SECONDS[0]
@@ -122,7 +123,8 @@ class Freshness:
         connection = await database.connect()
         try:
             woken = asyncio.Event()
-            self._echoes = await self._subscribe(connection, woken)
+            connection.add_termination_listener(lambda _: woken.set())
+            self._echoes = await self._subscribe(database, connection, woken)
             self._forget()
             self.tracked = False
             while True:
@@ -143,8 +145,14 @@ class Freshness:
         finally:
             connection.terminate()
 
-    async def _subscribe(self, connection: "asyncpg.Connection[asyncpg.Record]", woken: asyncio.Event) -> bool:
-        """Listen, and say whether what is sent to the channel comes back: behind a pooler it may not."""
+    async def _subscribe(
+        self, database: Database, connection: "asyncpg.Connection[asyncpg.Record]", woken: asyncio.Event
+    ) -> bool:
+        """Listen, and say whether what is sent to the channel comes back."""
+        if database.pooled:
+            # not tried: an echo can come by chance, and the session that listens is somebody else's in a moment
+            log.warning("Notifications do not come through a connection pooler such as pgbouncer: polling instead.")
+            return False
         nonce, echoed = secrets.token_hex(8), asyncio.Event()
 
         def notified(_: object, __: int, ___: str, payload: object) -> None:
@@ -158,7 +166,6 @@ class Freshness:
                     self._notified = time.monotonic()
                     woken.set()
 
-        connection.add_termination_listener(lambda _: woken.set())
         try:
             await connection.add_listener(CHANNEL, notified)
             await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, orjson.dumps({"nonce": nonce}).decode())

@@ -13,7 +13,7 @@ from datetime import date
 from decimal import Decimal
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from graph.errors import InputFileError
 from graph.sheets import Errors, NotHoldings, Row, quoted, read_rows, shown
@@ -80,6 +80,16 @@ class LeftOut:
     """Such as cash, futures, no ticker."""
 
 
+class Spell(NamedTuple):
+    """Days on end on which a stock was a member."""
+
+    symbol: str
+    valid_from: date
+    """The first of them."""
+    valid_to: date | None
+    """The first day after them; None where it is a member still."""
+
+
 @dataclass(frozen=True, slots=True)
 class GroupHoldings:
     """A group as a source gives it, whole: what is not in `holdings` is not in the group."""
@@ -93,6 +103,12 @@ class GroupHoldings:
     """The day of the holdings: the file's own, else the index's, else that of the file's name; None where none says."""
     left_out: tuple[LeftOut, ...] = field(default=(), repr=False)
     """In the order of the file."""
+    metadata: Mapping[str, Any] | None = None
+    """What the source says of the group beside its members; keys that are not here stay as the group has them."""
+    liquidity_filter: Any = None
+    """The filter that its members passed; None leaves the one that the group has."""
+    past: tuple[Spell, ...] = field(default=(), repr=False)
+    """Who was a member when, up to `as_of`, where the source knows; the spells without an end are those of `holdings`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -14,6 +14,7 @@ from strawberry.scalars import JSON
 from graph.connections import MAX_PAGE, Connection, Position, page
 from graph.context import Info, Row
 from graph.errors import InvalidArgument
+from graph.history import check_day, check_known, check_since
 from graph.keys import GroupName, choose
 from graph.settings import Environment
 
@@ -56,11 +57,12 @@ class Node:
 
     environment_name: strawberry.Private[str]
     key: strawberry.Private[str | int]  # what tells it from others of its type and environment
+    day: strawberry.Private[date | None]  # that it and what is reached from it is of; None is now
 
     @strawberry.field
     def id(self) -> ID:
-        """Opaque, and good for `node`; it carries the environment."""
-        parts = [type(self).__name__, self.environment_name, self.key]
+        """Opaque, and good for `node`; it carries the environment, and the day where one was asked."""
+        parts = [type(self).__name__, self.environment_name, self.key, *([self.day] if self.day else [])]
         return ID(base64.urlsafe_b64encode(orjson.dumps(parts)).decode())
 
 
@@ -76,11 +78,12 @@ class Stock(Node):
     """The industry within its sector."""
 
     @classmethod
-    def of(cls, row: Row, environment: str) -> "Stock":
+    def of(cls, row: Row, environment: str, day: date | None) -> "Stock":
         """Make a stock of a row that has its columns."""
         return cls(
             environment_name=environment,
             key=row["symbol"],
+            day=day,
             symbol=row["symbol"],
             name=row["stock_name"],
             industry=row["stock_industry"],
@@ -88,8 +91,8 @@ class Stock(Node):
 
     async def _memberships(self, info: Info, types: Sequence[GroupType] | None) -> "list[Membership]":
         written = None if types is None else ",".join(sorted({each.value for each in types}))
-        rows = await info.context.many("stock_memberships", self.symbol, self.environment_name, written)
-        return [Membership.of(row, Group.of(row), self) for row in rows]
+        rows = await info.context.many("stock_memberships", self.symbol, self.environment_name, written, as_of=self.day)
+        return [Membership.of(row, Group.of(row, self.day), self) for row in rows]
 
     @strawberry.field
     async def sector(self, info: Info) -> "Group | None":
@@ -145,11 +148,12 @@ class Group(Node):
     row: strawberry.Private[Row]
 
     @classmethod
-    def of(cls, row: Row) -> "Group":
+    def of(cls, row: Row, day: date | None) -> "Group":
         """Make a group of a row that has its columns."""
         return cls(
             environment_name=row["environment"],
             key=row["id"],
+            day=day,
             name=row["name"],
             type=GroupType(row["type"]),
             description=row["description"],
@@ -157,8 +161,13 @@ class Group(Node):
             row=row,
         )
 
+    @strawberry.field
+    def as_of(self) -> date | None:
+        """The day, in UTC, that it and all that is reached from it is of, as that day ended; null is now."""
+        return self.day
+
     async def _document(self, info: Info, name: str) -> JSON | None:
-        row = await info.context.one("group_details", self.key)
+        row = await info.context.one("group_details", self.key, as_of=self.day)
         return None if row is None or row[name] is None else JSON(orjson.loads(row[name]))
 
     @strawberry.field
@@ -187,7 +196,7 @@ class Group(Node):
         return info.context.utc(self.row["last_update"])
 
     async def _count(self, info: Info) -> int:
-        row = await info.context.one("member_counts", self.key)
+        row = await info.context.one("member_counts", self.key, as_of=self.day)
         return row["total"] if row else 0
 
     @strawberry.field
@@ -198,7 +207,7 @@ class Group(Node):
     @strawberry.field
     async def total_weight(self, info: Info) -> float | None:
         """The sum of its members' weights, a fraction: near 1 where it is complete; null where no member has one."""
-        row = await info.context.one("total_weights", self.key)
+        row = await info.context.one("total_weights", self.key, as_of=self.day)
         return row["total"] if row else None
 
     @strawberry.field
@@ -206,7 +215,7 @@ class Group(Node):
         """The symbols of all its members, sorted: the group as a universe."""
         operation = info.context
         found = await operation.remember(
-            operation.runtime.universes, str(self.key), _symbols, "group_symbols", [(self.key,)]
+            operation.runtime.universes, str(self.key), _symbols, "group_symbols", [(self.key,)], as_of=self.day
         )
         operation.charge(len(found))
         return list(found)
@@ -228,11 +237,13 @@ class Group(Node):
 
         """
         statement, columns = _MEMBER_ORDERS[order_by or MemberOrder.WEIGHT_DESC]
-        asked = page(first, after, tuple(columns.values()), statement, self.key)
-        rows = await info.context.many(statement, self.key, asked.rows, *(asked.after or [None] * len(columns)))
+        asked = page(first, after, tuple(columns.values()), statement, self.key, self.day)
+        rows = await info.context.many(
+            statement, self.key, asked.rows, *(asked.after or [None] * len(columns)), as_of=self.day
+        )
         return asked.connection(
             rows,
-            lambda row: Membership.of(row, self, Stock.of(row, self.environment_name)),
+            lambda row: Membership.of(row, self, Stock.of(row, self.environment_name, self.day)),
             _position(*columns),
             lambda: self._count(info),
         )
@@ -245,11 +256,85 @@ class Group(Node):
             by: The type.
 
         """
-        rows = await info.context.many("exposures", self.key, by or GroupType.SECTOR, self.environment_name)
+        rows = await info.context.many(
+            "exposures", self.key, by or GroupType.SECTOR, self.environment_name, as_of=self.day
+        )
         return [
-            Exposure(group=None if row["id"] is None else Group.of(row), weight=row["weight"], count=row["total"])
+            Exposure(
+                group=None if row["id"] is None else Group.of(row, self.day),
+                weight=row["weight"],
+                count=row["total"],
+            )
             for row in rows
         ]
+
+    @strawberry.field
+    async def changes(self, info: Info, since: date) -> "GroupChanges":
+        """What joined, left and was reweighted after a day: its members at the end of that day against those it has.
+
+        Args:
+            since: The day, in UTC; before the first known one the error is NO_HISTORY.
+
+        """
+        operation = info.context
+        today = await check_day(operation, "since", since)
+        if self.day and since > self.day:
+            raise InvalidArgument(f"since: {since} is after {self.day}, the day that the group is asked of.")
+        known = await operation.one("groups_known_since", self.key)
+        check_since(self.name, known["since"] if known else None, since)
+        rows = await operation.many("member_changes", self.key, since, self.day or today)
+        changes = [MemberChange.of(row, Stock.of(row, self.environment_name, self.day)) for row in rows]
+        return GroupChanges(
+            since=since,
+            joined=[change for change in changes if not change.was],
+            left=[change for change in changes if not change.stays],
+            reweighted=[change for change in changes if change.was and change.stays],
+        )
+
+
+@strawberry.type
+class MemberChange:
+    """A member that joined, left or was reweighted."""
+
+    symbol: str
+    """The stock's."""
+    stock: Stock
+    """The member."""
+    day: date
+    """The day, in UTC, that it joined on, left on, or got its weight on."""
+    before: float | None
+    """Its weight at the end of the earlier day, a fraction; null where it had none or was no member."""
+    after: float | None
+    """Its weight at the later time, a fraction; null where it has none or is no member."""
+    was: strawberry.Private[bool]
+    stays: strawberry.Private[bool]
+
+    @classmethod
+    def of(cls, row: Row, stock: Stock) -> "MemberChange":
+        """Make a change of a row that has its columns."""
+        return cls(
+            symbol=row["symbol"],
+            stock=stock,
+            day=row["day"],
+            before=row["before"],
+            after=row["after"],
+            was=row["was"],
+            stays=row["stays"],
+        )
+
+
+@strawberry.type
+class GroupChanges:
+    """What became different in a group between the end of a day and a later time. Each list is sorted by symbol."""
+
+    since: date
+    """The earlier day."""
+    joined: list[MemberChange]
+    """Who is a member and was not."""
+    left: list[MemberChange]
+    """Who was a member and is not."""
+    reweighted: list[MemberChange]
+    """Who is a member with another weight."""
 
 
 _MEMBER_ORDERS: dict[MemberOrder, tuple[str, dict[str, type | tuple[type, ...]]]] = {
@@ -280,27 +365,24 @@ class Membership:
     stock: Stock
     """The member."""
     row: strawberry.Private[Row]
-    key: strawberry.Private[int]
     updated: strawberry.Private[datetime | None]
 
     @classmethod
     def of(cls, row: Row, group: Group, stock: Stock) -> "Membership":
         """Make a membership of a row that has its columns, which is of the group's members or of the stock's groups."""
-        from_stock = "membership_id" in row
         return cls(
             symbol=row["symbol"],
             weight=row["weight"],
             group=group,
             stock=stock,
             row=row,
-            key=row["membership_id" if from_stock else "id"],
-            updated=row["membership_updated_at" if from_stock else "updated_at"],
+            updated=row["membership_updated_at" if "membership_updated_at" in row else "updated_at"],
         )
 
     @strawberry.field
     async def rank(self, info: Info) -> int:
         """Its place among all members of the group, heaviest first, from 1."""
-        row = await info.context.one("member_ranks", self.group.key, self.key)
+        row = await info.context.one("member_ranks", self.group.key, self.symbol, as_of=self.group.day)
         return row["rank"] if row else 0
 
     @strawberry.field
@@ -331,6 +413,7 @@ class NodesQuery:
         name: str,
         type: GroupType | None = None,
         environment: Environment | None = None,
+        as_of: date | None = None,
     ) -> Group | None:
         """A group by its name, whatever the case; null where there is none.
 
@@ -338,12 +421,20 @@ class NodesQuery:
             name: Its name.
             type: Its type, needed only where groups of two types share the name.
             environment: Whose groups are meant; the server's setting unless given.
+            as_of: A day, in UTC: the group, and all that is reached from it, as that day ended. Before the first known
+                day of the group the error is NO_HISTORY.
 
         """
-        rows = await info.context.many("groups_named", name, environment or info.context.environment)
-        named = {GroupName(row["id"], row["name"], row["type"]): row for row in rows if type in (None, row["type"])}
-        chosen = choose(name, list(named))
-        return None if chosen is None else Group.of(named[chosen])
+        operation = info.context
+        if as_of:
+            await check_day(operation, "asOf", as_of)
+        named = environment or operation.environment
+        rows = await operation.many("groups_named", name, named, as_of=as_of)
+        groups = {GroupName(row["id"], row["name"], row["type"]): row for row in rows if type in (None, row["type"])}
+        chosen = choose(name, list(groups))
+        if chosen is None and as_of:
+            await check_known(operation, name, type, named, as_of)
+        return None if chosen is None else Group.of(groups[chosen], as_of)
 
     @strawberry.field
     async def groups(
@@ -389,7 +480,7 @@ class NodesQuery:
             total: int = row["total"]
             return total
 
-        return asked.connection(rows, Group.of, _position(*columns), count)
+        return asked.connection(rows, lambda row: Group.of(row, None), _position(*columns), count)
 
     @strawberry.field
     async def stock(self, info: Info, symbol: str, environment: Environment | None = None) -> Stock | None:
@@ -400,7 +491,7 @@ class NodesQuery:
             environment: Whose groups are meant; the server's setting unless given.
 
         """
-        return await _stock(info, symbol, environment or info.context.environment)
+        return await _stock(info, symbol, environment or info.context.environment, None)
 
     @strawberry.field
     async def stocks(
@@ -417,7 +508,7 @@ class NodesQuery:
             raise InvalidArgument(f"symbols: {len(symbols):,} are more than {MAX_PAGE:,}; ask for fewer at a time.")
         named = environment or info.context.environment
         answers = await info.context.every("stocks", [(symbol, named) for symbol in symbols])
-        return [Stock.of(rows[0], named) if rows else None for rows in answers]
+        return [Stock.of(rows[0], named, None) if rows else None for rows in answers]
 
     @strawberry.field
     async def node(self, info: Info, id: ID) -> Node | None:
@@ -428,24 +519,28 @@ class NodesQuery:
 
         """
         match _read_id(id):
-            case [_, environment, _] if environment not in list(Environment):
-                return None
-            case ["Group", str(environment), int(key)] if 0 < key < 2**31:
-                row = await info.context.one("groups_by_id", key, environment)
-                return None if row is None else Group.of(row)
-            case ["Stock", str(environment), str(symbol)]:
-                return await _stock(info, symbol, environment)
-            case _:
-                return None
-
-
-async def _stock(info: Info, symbol: str, environment: str) -> Stock | None:
-    row = await info.context.one("stocks", symbol, environment)
-    return None if row is None else Stock.of(row, environment)
-
-
-def _read_id(written: str) -> object:
-    try:
-        return orjson.loads(base64.urlsafe_b64decode(written.encode("ascii")))
-    except (UnicodeEncodeError, binascii.Error, orjson.JSONDecodeError):
+            case [str(kind), str(environment), key, date() | None as day] if environment in list(Environment):
+                if day:
+                    await check_day(info.context, "id", day)
+                match kind, key:
+                    case "Group", int() if 0 < key < 2**31:
+                        row = await info.context.one("groups_by_id", key, environment, as_of=day)
+                        return None if row is None else Group.of(row, day)
+                    case "Stock", str():
+                        return await _stock(info, key, environment, day)
         return None
+
+
+async def _stock(info: Info, symbol: str, environment: str, day: date | None) -> Stock | None:
+    row = await info.context.one("stocks", symbol, environment, as_of=day)
+    return None if row is None else Stock.of(row, environment, day)
+
+
+def _read_id(written: str) -> tuple[object, object, object, date | None] | None:
+    """Give the type, the environment, the key and the day of an id; None where it is none of this server's."""
+    try:
+        kind, environment, key, *days = orjson.loads(base64.urlsafe_b64decode(written.encode("ascii")))
+        (day,) = map(date.fromisoformat, days) if days else (None,)
+    except (UnicodeEncodeError, binascii.Error, orjson.JSONDecodeError, TypeError, ValueError):
+        return None
+    return kind, environment, key, day

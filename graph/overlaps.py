@@ -57,7 +57,8 @@ class OverlapQuery:
         counts = await operation.every("member_counts", [(number,) for number in ids])
         shared = {(row["a"], row["b"]): row for row in await operation.fetch("overlaps", ids)}
         known = {
-            number: (Group.of(row), count["total"]) for number, (row,), (count,) in zip(ids, rows, counts, strict=True)
+            number: (Group.of(row, None), count["total"])
+            for number, (row,), (count,) in zip(ids, rows, counts, strict=True)
         }
         answer = []
         for first, second in combinations(ids, 2):

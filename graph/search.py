@@ -36,4 +36,4 @@ class SearchQuery:
             return []
         named = environment or info.context.environment
         rows = await info.context.fetch("search_hits", text.strip(), named, limit)
-        return [Stock.of(row, named) if row["kind"] == 0 else Group.of(row) for row in rows]
+        return [Stock.of(row, named, None) if row["kind"] == 0 else Group.of(row, None) for row in rows]

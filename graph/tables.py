@@ -13,7 +13,12 @@ _EXPECTED = {f"{kind.lower()} {name}" for kind, name in re.findall(r"CREATE (TAB
 _EXPECTED |= {
     f"trigger data_change_{event} on {table}"
     for event in ("insert", "update", "delete", "truncate")
-    for table in ("definition_groups", "group_memberships", "symbols")
+    for table in ("definition_groups", "group_memberships", "symbols", "group_history", "membership_history")
+}
+_EXPECTED |= {
+    f"trigger history_{event} on {table}"
+    for event in ("open_insert", "open_update", "close_update", "close_delete", "close_truncate")
+    for table in ("definition_groups", "group_memberships")
 }
 _PRESENT = """
 SELECT 'table ' || relname FROM pg_class WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace
@@ -40,3 +45,9 @@ async def make_tables(connection: "asyncpg.Connection[asyncpg.Record]") -> list[
         await connection.execute(SCHEMA)
         await connection.execute(f"COMMENT ON TABLE data_change IS '{_VERSION}'")
         return sorted({row[0] for row in await connection.fetch(_PRESENT)} - before)
+
+
+async def mend_history(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
+    """Make the history end in what is there now, and count the rows written; writers wait meanwhile."""
+    written: int = await connection.fetchval("SELECT mend_history()")
+    return written

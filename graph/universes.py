@@ -2,12 +2,14 @@
 
 import difflib
 from collections.abc import Sequence
+from datetime import date
 
 import strawberry
 
 from graph.connections import Connection, page
 from graph.context import Info, Operation, Row
 from graph.errors import UnknownGroup
+from graph.history import check_day, check_known
 from graph.keys import Atom, GroupName, Part, canonical, choose, evaluate, leaves, parse, render, write_name
 from graph.nodes import Group, Stock
 from graph.settings import Environment
@@ -16,10 +18,15 @@ NEAR = 3
 """How many near matches an unknown name is answered with."""
 
 
-async def find_groups(operation: Operation, parts: Sequence[Part], environment: str) -> dict[Part | Atom, Atom]:
-    """Find the group that each part of a key names; UnknownGroup or AmbiguousGroup where one names none or several."""
+async def find_groups(
+    operation: Operation, parts: Sequence[Part], environment: str, day: date | None = None
+) -> dict[Part | Atom, Atom]:
+    """Find the group that each part of a key names, now or as a day ended.
+
+    UnknownGroup or AmbiguousGroup where a part names none or several; NoHistory where it names none yet.
+    """
     directory = await operation.remember(
-        operation.runtime.directories, environment, _directory, "group_names", [(environment,)]
+        operation.runtime.directories, environment, _directory, "group_names", [(environment,)], as_of=day
     )
     bearing: dict[str, list[GroupName]] = {part.name.casefold(): [] for part in parts}
     for group in directory:
@@ -31,7 +38,9 @@ async def find_groups(operation: Operation, parts: Sequence[Part], environment: 
         namesakes = bearing[part.name.casefold()]
         chosen = choose(part.name, [each for each in namesakes if part.type in (None, each.type)])
         if chosen is None:
-            raise _unknown(part, namesakes, directory)
+            if day:
+                await check_known(operation, part.name, part.type, environment, day)
+            raise _unknown(part, namesakes, directory, day)
         name = write_name(chosen.name)
         found[part] = Atom(name if len(namesakes) == 1 else f"{chosen.type}/{name}", chosen.id)
     return found
@@ -41,14 +50,17 @@ def _directory(answers: list[list[Row]]) -> tuple[GroupName, ...]:
     return tuple(GroupName(row["id"], row["name"], row["type"]) for row in answers[0])
 
 
-def _unknown(part: Part, namesakes: Sequence[GroupName], directory: Sequence[GroupName]) -> UnknownGroup:
+def _unknown(
+    part: Part, namesakes: Sequence[GroupName], directory: Sequence[GroupName], day: date | None
+) -> UnknownGroup:
     spelled = {group.name.casefold(): group.name for group in directory if part.type in (None, group.type)}
     near = [f"{group.type}/{write_name(group.name)}" for group in namesakes] or [
         write_name(spelled[name]) for name in difflib.get_close_matches(part.name.casefold(), spelled, NEAR)
     ]
     written = write_name(part.name) if part.type is None else f"{part.type}/{write_name(part.name)}"
     hint = f"did you mean {' or '.join(near)}?" if near else "`groups` lists those there are."
-    return UnknownGroup(f"There is no group {written}; {hint}", group=written, near=near)
+    there = f"On {day} there was" if day else "There is"
+    return UnknownGroup(f"{there} no group {written}; {hint}", group=written, near=near)
 
 
 @strawberry.type
@@ -59,6 +71,8 @@ class Universe:
     """The key in its canonical form, in which order, case, repetition and needless parentheses are gone."""
     symbols: list[str]
     """All symbols, sorted."""
+    as_of: date | None
+    """The day, in UTC, that it and all that is reached from it is of, as that day ended; null is now."""
     atoms: strawberry.Private[tuple[Atom, ...]]
     environment: strawberry.Private[str]
 
@@ -70,8 +84,9 @@ class Universe:
     @strawberry.field
     async def groups(self, info: Info) -> list[Group]:
         """The groups that the key names, in the order of its canonical form."""
-        answers = await info.context.every("groups_by_id", [(atom.group, self.environment) for atom in self.atoms])
-        return [Group.of(row) for rows in answers for row in rows]
+        keys = [(atom.group, self.environment) for atom in self.atoms]
+        answers = await info.context.every("groups_by_id", keys, as_of=self.as_of)
+        return [Group.of(row, self.as_of) for rows in answers for row in rows]
 
     @strawberry.field
     async def stocks(self, info: Info, first: int | None = None, after: str | None = None) -> Connection[Stock]:
@@ -82,17 +97,18 @@ class Universe:
             after: The `endCursor` of the page before.
 
         """
-        asked = page(first, after, (str,), "universe", self.environment, self.key)
+        asked = page(first, after, (str,), "universe", self.environment, self.key, self.as_of)
         (passed,) = asked.after or [""]
         symbols = [symbol for symbol in self.symbols if symbol > passed][: asked.rows]
-        answers = await info.context.every("stocks", [(symbol, self.environment) for symbol in symbols])
+        keys = [(symbol, self.environment) for symbol in symbols]
+        answers = await info.context.every("stocks", keys, as_of=self.as_of)
 
         async def count() -> int:
             return len(self.symbols)
 
         return asked.connection(
             [row for rows in answers for row in rows],
-            lambda row: Stock.of(row, self.environment),
+            lambda row: Stock.of(row, self.environment, self.as_of),
             lambda row: [row["symbol"]],
             count,
         )
@@ -103,20 +119,26 @@ class UniverseQuery:
     """The query of universes."""
 
     @strawberry.field
-    async def universe(self, info: Info, key: str, environment: Environment | None = None) -> Universe:
+    async def universe(
+        self, info: Info, key: str, environment: Environment | None = None, as_of: date | None = None
+    ) -> Universe:
         """The stocks that a key stands for: `SPY:QQQ` in either, `SPY&QQQ` in both, `SPY-QQQ` in the first only.
 
         Args:
             key: Names of groups with `:`, `&`, `-` and parentheses between them; `SECTOR/energy` where a name alone is
                 ambiguous, double quotes around a name with signs or white space.
             environment: Whose groups are meant; the server's setting unless given.
+            as_of: A day, in UTC: the groups as that day ended. Before the first known day of one of them the error is
+                NO_HISTORY.
 
         """
         operation = info.context
         named = environment or operation.environment
         tree = parse(key)
+        if as_of:
+            await check_day(operation, "asOf", as_of)
         parts = [leaf for leaf in dict.fromkeys(leaves(tree)) if isinstance(leaf, Part)]
-        expression = canonical(tree, await find_groups(operation, parts, named))
+        expression = canonical(tree, await find_groups(operation, parts, named, as_of))
         atoms = tuple(atom for atom in dict.fromkeys(leaves(expression)) if isinstance(atom, Atom))
 
         def shape(answers: list[list[Row]]) -> tuple[str, ...]:
@@ -129,6 +151,7 @@ class UniverseQuery:
             shape,
             "group_symbols",
             [(atom.group,) for atom in atoms],
+            as_of=as_of,
         )
         operation.charge(len(symbols))
-        return Universe(key=render(expression), symbols=list(symbols), atoms=atoms, environment=named)
+        return Universe(key=render(expression), symbols=list(symbols), as_of=as_of, atoms=atoms, environment=named)

@@ -6,19 +6,27 @@ covers. index-constitution calls a company by its newest ticker whatever the day
 
 Neither has weights, so the weighted funds are those whose index is equally weighted by its rules. Every stock counts as
 one, while S&P's indices divide a company's share among its share classes: nominal weights, and the descriptions say so.
+
+Of the universes it is known who was a member on any day since `COMPLETE_SINCE`, under today's tickers as far as the
+packages tell them. docs/index-history.md says which package is believed of what, and how the two differ.
 """
 
+import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import NamedTuple
 
 import index_constitution
 import pitindex
 
-from graph.holdings import GroupHoldings, Holding
+# what pitindex shows of the past is a table for each day, which takes seconds
+from pitindex import _loader
+
+from graph.holdings import GroupHoldings, Holding, Spell
 
 INDEX_NAMES = {
     "sp500": "S&P 500",
@@ -28,6 +36,28 @@ INDEX_NAMES = {
     "dow30": "Dow Jones Industrial Average",
 }
 """The full names of the universes."""
+
+COMPLETE_SINCE = {
+    "sp500": date(2004, 12, 30),
+    "sp400": date(2020, 12, 29),
+    "sp600": date(2021, 3, 31),
+    "nasdaq100": date(2019, 3, 19),
+    "dow30": date(2003, 1, 27),
+}
+"""The first day whose members are known, by universe; before it the packages have too many, too few or others."""
+
+OF_PITINDEX = ("sp500", "sp400", "sp600")
+"""The universes whose past is out of pitindex; that of the others is out of index-constitution."""
+
+SHADOWED = (
+    ("SBC", date(2004, 12, 30), date(2005, 11, 21)),  # T
+    ("IR", date(2004, 12, 30), date(2008, 6, 6)),  # TT
+    ("TYC", date(2004, 12, 30), date(2009, 3, 17)),  # JCI
+    ("ACT", date(2004, 12, 30), date(2015, 3, 23)),  # AGN
+    ("ACE", date(2010, 7, 15), date(2016, 1, 19)),  # CB
+    ("TYC", date(2010, 8, 27), date(2016, 9, 6)),  # JCI
+)
+"""Members of the S&P 500 that pitindex has under a ticker they took later, and that another member had meanwhile."""
 
 
 class Fund(NamedTuple):
@@ -113,9 +143,19 @@ THEMES = {
 }
 """The GICS sub-industries that each theme is drawn from."""
 
+_RENAMED = re.compile(r"rename → (\S+):")
+
+_Spell = tuple[str, date, date]
+"""A symbol, the day it joined, the day it left: date.max where it has not."""
+_Rename = tuple[date, str, str]
+"""The day of it, the old ticker, the new one."""
+
 
 def demo_groups() -> list[GroupHoldings]:
-    """Give the universes, sectors, funds and themes of the demo, each member with its company's name and industry."""
+    """Give the universes, sectors, funds and themes of the demo, each member with its company's name and industry.
+
+    The universes have their past.
+    """
     with warnings.catch_warnings():
         # that a newer release may exist is no news to someone who asked for a demo
         warnings.simplefilter("ignore", pitindex.StaleDataWarning)
@@ -141,12 +181,13 @@ def demo_groups() -> list[GroupHoldings]:
             universes[universe].append(symbol)
 
     def group(kind: str, name: str, symbols: Iterable[str], description: str) -> GroupHoldings:
-        return GroupHoldings(kind, name, tuple(stocks[symbol] for symbol in sorted(symbols)), description)
+        return GroupHoldings(kind, name, tuple(stocks[symbol] for symbol in sorted(symbols)), description, day)
 
-    groups = [
-        group("UNIVERSE", universe, symbols, f"The {INDEX_NAMES[universe]}: its {len(symbols)} stocks as of {day}.")
-        for universe, symbols in universes.items()
-    ]
+    renames = _renames(day)
+    groups = []
+    for universe, symbols in universes.items():
+        today = f"The {INDEX_NAMES[universe]}: its {len(symbols)} stocks as of {day}."
+        groups.append(replace(group("UNIVERSE", universe, symbols, today), past=_past(universe, day, renames)))
     groups += [
         group("SECTOR", sector.lower().replace(" ", "_"), (s for s in stocks if sector_of.get(s) == sector), sector)
         for sector in sorted(set(sectors.values()))
@@ -184,3 +225,69 @@ def demo_groups() -> list[GroupHoldings]:
         for theme, industries in THEMES.items()
     ]
     return groups
+
+
+def _past(universe: str, day: date, renames: Sequence[_Rename]) -> tuple[Spell, ...]:
+    """Give the spells of a universe, by symbol and day; those that meet, such as around a change of ticker, are one."""
+    found = [
+        (_newest(symbol, joined, renames), joined, left)
+        for symbol, joined, left in (_changes(universe) if universe in OF_PITINDEX else _history(universe, day))
+    ]
+    if universe == "sp500":
+        found += SHADOWED
+    spells: dict[str, list[list[date]]] = {}
+    for symbol, joined, left in sorted(found):
+        known = spells.setdefault(symbol, [])
+        if known and joined <= known[-1][1]:
+            known[-1][1] = max(left, known[-1][1])
+        else:
+            known.append([joined, left])
+    first = COMPLETE_SINCE[universe]
+    return tuple(
+        Spell(symbol, max(joined, first), left if left <= day else None)
+        for symbol, known in spells.items()
+        for joined, left in known
+        if left > first
+    )
+
+
+def _changes(universe: str) -> Iterator[_Spell]:
+    """Yield the spells that pitindex knows."""
+    first, seed = _loader.load_seed(universe)
+    since = dict.fromkeys(seed, first)
+    for event in _loader.load_events(universe):
+        if event.action == "added":
+            since[event.ticker] = event.date
+        else:
+            yield event.ticker, since.pop(event.ticker), event.date
+    for symbol, joined in since.items():
+        yield symbol, joined, date.max
+
+
+def _history(universe: str, day: date) -> Iterator[_Spell]:
+    """Yield the spells that index-constitution knows; it goes on after the day."""
+    midnight = datetime.combine(day, time())
+    table = index_constitution.history(universe)[["symbol", "opt-in", "opt-out"]]
+    for symbol, joined, left in table.itertuples(index=False, name=None):
+        if joined <= midnight:
+            yield symbol, joined.date(), left.date() if left <= midnight else date.max
+
+
+def _renames(day: date) -> list[_Rename]:
+    """Give the changes of tickers up to a day, in their order."""
+    table = index_constitution.events(region="us")
+    table = table.loc[table["event_type"] == "ticker_change", ["event_date", "old_symbol", "new_symbol"]]
+    found = {(changed.date(), old, new) for changed, old, new in table.itertuples(index=False, name=None)}
+    for universe in OF_PITINDEX:
+        for event in _loader.load_events(universe):
+            if renamed := _RENAMED.match(event.reason or ""):
+                found.add((event.date, event.ticker, renamed[1]))
+    return sorted(rename for rename in found if rename[0] <= day)
+
+
+def _newest(symbol: str, joined: date, renames: Sequence[_Rename]) -> str:
+    """Give the newest ticker of a company by the one that it had when it joined."""
+    for changed, old, new in renames:
+        if symbol == old and joined < changed:
+            symbol = new
+    return symbol

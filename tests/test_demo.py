@@ -1,9 +1,12 @@
 import os
+import random
 import re
 import subprocess
 import sys
 from collections import Counter
+from datetime import date, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
 import asyncpg
@@ -12,8 +15,8 @@ import pitindex
 import pytest
 
 from graph.checks import Finding, check
-from graph.demo import FUNDS, THEMES, TRACKERS, demo_groups
-from graph.holdings import GroupHoldings
+from graph.demo import COMPLETE_SINCE, FUNDS, INDEX_NAMES, SHADOWED, THEMES, TRACKERS, demo_groups
+from graph.holdings import GroupHoldings, Spell
 from graph.loading import load_groups
 
 
@@ -25,6 +28,25 @@ def groups() -> list[GroupHoldings]:
 @pytest.fixture(scope="module")
 def members(groups: list[GroupHoldings]) -> dict[str, list[str]]:
     return {f"{group.type}/{group.name}": [holding.symbol for holding in group.holdings] for group in groups}
+
+
+DAY = date(2026, 7, 13)
+HISTORY = (Path(__file__).parents[1] / "docs" / "index-history.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def past(groups: list[GroupHoldings]) -> dict[str, tuple[Spell, ...]]:
+    return {group.name: group.past for group in groups if group.past}
+
+
+def at(spells: tuple[Spell, ...], day: date) -> set[str]:
+    return {symbol for symbol, start, end in spells if start <= day and (end is None or day < end)}
+
+
+def change_days(*pasts: tuple[Spell, ...]) -> list[date]:
+    """Give each day on which a member joined or left, and the day after the last one that is known."""
+    ends = {day for spells in pasts for _, start, end in spells for day in (start, end) if day}
+    return sorted(ends | {DAY + timedelta(1)})
 
 
 def test_the_groups_and_their_sizes(members: dict[str, list[str]]) -> None:
@@ -249,6 +271,170 @@ def test_the_two_packages_name_the_stocks_of_the_day_alike(members: dict[str, li
     known = {*members["UNIVERSE/sp500"], *members["UNIVERSE/sp400"], *members["UNIVERSE/sp600"]}
     assert {symbol: older[symbol] for symbol in elsewhere - known if older.get(symbol) in known} == {}
     assert elsewhere & {"PSKY", "SKYD"} == set()
+
+
+def test_groups_are_of_the_day_and_universes_have_a_past(groups: list[GroupHoldings]) -> None:
+    assert {group.as_of for group in groups} == {DAY}
+    past = {(group.type, group.name): len(group.past) for group in groups if group.past}
+    assert past == {
+        ("UNIVERSE", "sp500"): 983,
+        ("UNIVERSE", "sp400"): 676,
+        ("UNIVERSE", "sp600"): 1054,
+        ("UNIVERSE", "nasdaq100"): 177,
+        ("UNIVERSE", "dow30"): 54,
+    }
+
+
+@pytest.mark.parametrize("universe", COMPLETE_SINCE)
+def test_spells_are_in_order_and_apart(universe: str, past: dict[str, tuple[Spell, ...]]) -> None:
+    spells = past[universe]
+    assert list(spells) == sorted(spells, key=lambda spell: (spell.symbol, spell.valid_from))
+    assert min(spell.valid_from for spell in spells) == COMPLETE_SINCE[universe]
+    assert [spell for spell in spells if not spell.valid_from < (spell.valid_to or DAY + timedelta(1))] == []
+    assert [spell for spell in spells if (spell.valid_to or DAY) > DAY] == []
+    met = [
+        (spell, then)
+        for spell, then in pairwise(spells)
+        if spell.symbol == then.symbol and (spell.valid_to is None or spell.valid_to >= then.valid_from)
+    ]
+    assert met == []
+    symbols = {spell.symbol for spell in spells}
+    assert [symbol for symbol in symbols if not re.fullmatch(r"[A-Z]{1,5}(\.[AB])?", symbol)] == []
+
+
+@pytest.mark.parametrize("universe", COMPLETE_SINCE)
+def test_spells_without_an_end_are_the_holdings(
+    universe: str, past: dict[str, tuple[Spell, ...]], members: dict[str, list[str]]
+) -> None:
+    assert [spell.symbol for spell in past[universe] if spell.valid_to is None] == members[f"UNIVERSE/{universe}"]
+
+
+@pytest.fixture(scope="module")
+def renamed() -> dict[str, tuple[date, str]]:
+    events = index_constitution.events(region="us")
+    events = events[(events["event_type"] == "ticker_change") & (events["event_date"] <= str(DAY))]
+    later = {event.old_symbol: (event.event_date.date(), event.new_symbol) for event in events.itertuples()}
+    for universe in ("sp500", "sp400", "sp600"):
+        for event in pitindex._api._index(universe).events:  # noqa: SLF001  no table of it has the changes of tickers
+            if told := re.match(r"rename → (\S+):", event.reason or ""):
+                later[event.ticker] = (event.date, told[1])
+    return later
+
+
+@pytest.mark.parametrize("universe", COMPLETE_SINCE)
+def test_on_any_day_the_members_are_those_of_the_package(
+    universe: str, past: dict[str, tuple[Spell, ...]], renamed: dict[str, tuple[date, str]]
+) -> None:
+    def newest(symbol: str) -> str:
+        changed, new = renamed.get(symbol, (date.min, ""))
+        # the MidCap 400 has PSTG for some weeks after the change
+        return newest(new) if day < changed or symbol == "PSTG" else symbol
+
+    first = COMPLETE_SINCE[universe]
+    drawn = random.Random(universe).sample(range((DAY - first).days), 100)
+    for day in [DAY, *(first + timedelta(passed) for passed in [0, *drawn])]:
+        if universe in ("nasdaq100", "dow30"):
+            stated = index_constitution.constituents_at(universe, day)["symbol"]
+        else:
+            stated = pitindex.get_constituents(day, universe)["ticker"]
+        added = {symbol for symbol, start, end in SHADOWED if universe == "sp500" and start <= day < end}
+        assert added & set(stated) == {"IR"} & added
+        assert at(past[universe], day) == {newest(symbol) for symbol in stated} | added
+
+
+def test_the_past_begins_where_the_package_does_or_later() -> None:
+    covered = {universe: pitindex.PitIndex(universe).coverage_start for universe in ("sp500", "sp400", "sp600")}
+    late = {universe: COMPLETE_SINCE[universe] for universe in covered if covered[universe] != COMPLETE_SINCE[universe]}
+    assert late == {"sp400": date(2020, 12, 29)}
+    # the day before, the MidCap 400 has four stocks that had moved up, and the Nasdaq-100 one under three tickers
+    both = [set(pitindex.get_constituents("2020-12-28", universe)["ticker"]) for universe in ("sp500", "sp400")]
+    assert both[0] & both[1] == {"ATO", "BIO", "ROL", "TYL"}
+    before = set(index_constitution.constituents_at("nasdaq100", "2019-03-18")["symbol"])
+    assert before & {"FOX", "FOXA", "TCFCA", "TCFCB"} == {"FOX", "TCFCA", "TCFCB"}
+    before = set(index_constitution.constituents_at("dow30", "2003-01-26")["symbol"])
+    assert before & {"ALD", "HON", "MO", "PM", "XOM", "XON"} == {"ALD", "PM", "XON"}
+
+
+def test_each_day_has_as_many_members_as_its_index(past: dict[str, tuple[Spell, ...]]) -> None:
+    counts: dict[str, Counter[int]] = {}
+    for universe, spells in past.items():
+        counts[universe] = Counter()
+        for day, following in pairwise(change_days(spells)):
+            counts[universe][len(at(spells, day))] += (following - day).days
+    assert [
+        f"| {INDEX_NAMES[universe]} | {package} | {COMPLETE_SINCE[universe]} |"
+        f" {min(counts[universe])} to {max(counts[universe])} |"
+        for universe, package in zip(COMPLETE_SINCE, 3 * ["pitindex"] + 2 * ["index-constitution"], strict=True)
+    ] == re.findall(r"^\| [^|]+ \| [a-z-]+ \| [0-9-]{10} \| \d+ to \d+ \|$", HISTORY, re.MULTILINE)
+    usual = {count: held for count, held in counts["sp500"].items() if held > 150}
+    assert usual == {499: 1255, 500: 2029, 502: 404, 503: 1476, 504: 157, 505: 2248}
+
+
+def test_the_indices_agree_with_each_other(past: dict[str, tuple[Spell, ...]]) -> None:
+    odd: dict[str, list[str]] = {}
+    for day in change_days(past["sp500"], past["sp400"], past["sp600"]):
+        sp500, sp400, sp600, dow30 = (at(past[name], day) for name in ("sp500", "sp400", "sp600", "dow30"))
+        for symbol in (dow30 - sp500) | (sp500 & sp400) | (sp500 & sp600) | (sp400 & sp600):
+            odd.setdefault(symbol, []).append(str(day))
+    assert {symbol: (found[0], found[-1]) for symbol, found in odd.items()} == {
+        # ARNC and MTLQQ in the S&P 500
+        "AA": ("2004-12-30", "2013-09-11"),
+        "GM": ("2004-12-30", "2009-06-05"),
+        # other companies than those that have the ticker today
+        "COR": ("2020-12-29", "2021-12-22"),
+        "DOC": ("2020-12-29", "2024-01-23"),
+        # of two changes the package dates one too late or too early
+        "DISH": ("2023-06-19", "2023-06-19"),
+        "AAON": ("2024-05-03", "2024-05-07"),
+        "UA": ("2025-12-23", "2026-01-30"),
+        "UAA": ("2025-12-23", "2026-01-30"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("universe", "day", "joined", "left"),
+    [
+        ("dow30", "2004-04-08", "AIG PFE VZ", "EK IP T"),
+        ("dow30", "2008-09-22", "MDLZ", "AIG"),
+        ("dow30", "2013-09-23", "GS NKE V", "AA BAC HPQ"),
+        ("dow30", "2015-03-19", "AAPL", "T"),
+        ("dow30", "2020-08-31", "AMGN CRM HON", "PFE RTX XOM"),
+        ("dow30", "2024-11-08", "NVDA SHW", "DOW INTC"),
+        ("sp500", "2008-09-15", "CRM FAST", "LEH"),
+        ("sp500", "2013-12-23", "ADS META MHK", "ANF TER VIAV"),
+        ("sp500", "2020-12-21", "TSLA", "AIV"),
+        ("sp500", "2022-06-09", "", ""),  # the day on which FB became META
+        ("nasdaq100", "2020-04-20", "DXCM", "AAL"),
+        ("nasdaq100", "2022-12-19", "BKR CSGP FANG GFS RIVN WBD", "BIDU DOCU MTCH NTES SPLK SWKS VRSN"),
+        # three indices, of which each gives and takes
+        ("sp500", "2024-03-18", "DECK SMCI", "WHR ZION"),
+        ("sp400", "2024-03-18", "AIT CYTK WHR ZION", "CALX DECK MPW SMCI"),
+        ("sp600", "2024-03-18", "AL ARCH BGC BL BOX CALX MGEE MGY MPW", "AIT APPS CCSI CRMT CYTK FORR IRBT OIS TBI"),
+    ],
+)
+def test_changes_that_everybody_knows(
+    universe: str, day: str, joined: str, left: str, past: dict[str, tuple[Spell, ...]]
+) -> None:
+    of_day = date.fromisoformat(day)
+    before, after = (at(past[universe], each) for each in (of_day - timedelta(1), of_day))
+    assert (" ".join(sorted(after - before)), " ".join(sorted(before - after))) == (joined, left)
+
+
+def test_the_packages_differ_as_documented(past: dict[str, tuple[Spell, ...]]) -> None:
+    rows = re.findall(r"^\| ([0-9-]{10}) \| (\d+) \| (\d+) \| (.+) \| (.+) \|$", HISTORY, re.MULTILINE)
+    assert len(rows) == 10
+    assert ("2015-06-30", "501", "497", "D FOXA MWV SRE TROW", "TEG") in rows
+    pairs = re.findall(r"([A-Z]+)\s=\s([A-Z]+)", HISTORY)
+    met = set()
+    for day, count, other_count, only, other_only in rows:
+        ours = at(past["sp500"], date.fromisoformat(day))
+        theirs = set(index_constitution.constituents_at("sp500", day)["symbol"])
+        same = {(a, b) for a, b in pairs if a in ours - theirs and b in theirs - ours}
+        met |= same
+        assert (len(ours), len(theirs)) == (int(count), int(other_count)), day
+        assert sorted(ours - theirs - {a for a, _ in same}) == re.findall("[A-Z]+", only), day
+        assert sorted(theirs - ours - {b for _, b in same}) == re.findall("[A-Z]+", other_only), day
+    assert met == set(pairs)
 
 
 async def test_the_demo_passes_its_own_checks(groups: list[GroupHoldings], database_url: str) -> None:

@@ -120,10 +120,13 @@ class Database:
                     f"SELECT WHERE pg_backend_pid() = {connection.get_server_pid()}",
                     timeout=CONNECT_SECONDS,
                 )
+                self.pooled = itself == "SELECT 0"
+                if not self.pooled:
+                    # compiling a statement takes longer than running any of ours
+                    await connection.execute("SET jit = off", timeout=CONNECT_SECONDS)
             except BaseException:
                 connection.terminate()
                 raise
-            self.pooled = itself == "SELECT 0"
             if self.pooled == pooled:
                 return connection
             connection.terminate()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from graph.app import open_runtime
 from graph.checks import check
-from graph.database import Connection
+from graph.database import Connection, Database
 from graph.freshness import CONFIRMED_SECONDS
 from graph.settings import Settings
 from graph.tables import make_tables, mend_history
@@ -575,3 +575,8 @@ async def test_a_database_without_history_says_so(live: Live) -> None:
     assert [(error["message"], error["extensions"]) for error in answer["errors"]] == [
         (message, {"code": "NO_HISTORY"})
     ]
+
+
+async def test_statements_are_not_compiled(databases: Any) -> None:
+    async with Database(await databases.make()) as database, database.connection() as connection:
+        assert await connection.fetchval("SHOW jit") == "off"

@@ -6,10 +6,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
+from datetime import date
 from decimal import Decimal
 from importlib import import_module
 from importlib.metadata import version
@@ -22,7 +23,7 @@ import orjson
 import uvicorn
 from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress as Drawn
 
 from graph.app import create_app, open_runtime
 from graph.checks import Finding
@@ -31,11 +32,13 @@ from graph.context import Operation
 from graph.database import Database, answered
 from graph.embedded import default_home, embedded_postgres
 from graph.errors import DatabaseUnavailable, StockgraphError
-from graph.holdings import GroupHoldings, Reading, Unit, read_paths
-from graph.loading import GroupDiff, LoadReport, load_groups
+from graph.holdings import GroupHoldings, Unit, read_paths
+from graph.loading import GroupDiff, GroupRefused, Listed, load_groups
+from graph.migration import Migration, Outcome, migrate, named, read_entries, read_file, read_table
 from graph.nodes import GroupType
 from graph.schema import make_schema
 from graph.settings import Settings, drop_empty_variables
+from graph.sheets import Progress, quoted
 from graph.tables import make_tables, mend_history
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
@@ -120,6 +123,9 @@ def load(
     weights: Annotated[
         Unit | None, Parameter(help="The unit of the weights, where their sum (near 1, or near 100) does not tell.")
     ] = None,
+    as_of: Annotated[
+        date | None, Parameter(help="The day as of which the groups are so, where the files tell none or another.")
+    ] = None,
     dry_run: Annotated[bool, Parameter(negative="", help="Show what would change, and change nothing.")] = False,
     json: Annotated[bool, Parameter(negative="", help="Print what changed as JSON.")] = False,
     settings: Settings = Settings(),  # noqa: B008 - frozen
@@ -131,82 +137,122 @@ def load(
     columns `symbol,name,weight`, and `sectors.csv` with `symbol,sector,industry`. In a folder with a `groups.csv`
     (columns `name,type,description,file`) only what it lists is loaded. A file with a bad row changes nothing.
 
+    Holdings are of the day that `--as-of`, the file, the index or the file's name tells, else of today; what is older
+    than a group is not loaded over it. Files of one fund are loaded day after day.
+
         stockgraph load holdings/
         stockgraph load etf_SPY.csv --dry-run
-        stockgraph load top.csv --type THEME --name top
+        stockgraph load qqq_2025-06-05.csv qqq_2025-10-04.csv
+        stockgraph load top.csv --type THEME --name top --as-of 2025-10-04
 
     Args:
         paths: Files and folders.
 
     """
-    reading = read_paths(paths, group_type=type, name=name, weights=weights)
+    with _progress() as progress:
+        reading = read_paths(paths, group_type=type, name=name, weights=weights, as_of=as_of, progress=progress)
+    report = _JsonReport() if json else _TextReport()
+    failures: list[StockgraphError] = list(reading.errors)
+    groups = iter(reading.groups)
 
-    async def run(url: str) -> LoadReport:
+    async def run(url: str) -> None:
         async with _connected(url) as connection:
             if settings.database_url is None:
                 await make_tables(connection)
-            with _progress("Loading", len(reading.groups)) as advance:
-                return await load_groups(
-                    connection, reading.groups, environment=settings.environment, dry_run=dry_run, on_group=advance
-                )
+            with _progress() as progress:
+                async for outcome in load_groups(
+                    connection, reading.groups, environment=settings.environment, dry_run=dry_run, progress=progress
+                ):
+                    group = next(groups)
+                    if isinstance(outcome, GroupRefused):
+                        failures.append(outcome)
+                    else:
+                        report.add(outcome, group)
 
-    with _database(settings) as url:
-        report = asyncio.run(run(url))
-    failures = [*reading.errors, *report.errors]
-    if json:
-        errors = [str(failure) for failure in failures]
-        sources = [
-            {"type": group.type, "name": group.name, "as_of": group.as_of, "left_out": group.left_out}
-            for group in reading.groups
-        ]
-        changes = {"groups": report.groups, "sources": sources, "notes": reading.notes, "errors": errors}
-        print(orjson.dumps(changes, default=float).decode())
-    else:
-        _show(reading, report, dry_run=dry_run)
+    try:
+        with _database(settings) as url:
+            asyncio.run(run(url))
+    finally:
+        report.end(reading.notes, failures, dry_run=dry_run)
     for failure in failures:
         _fail(failure)
     if failures:
         sys.exit(FAILED)
 
 
-def _show(reading: Reading, report: LoadReport, *, dry_run: bool) -> None:
-    for group in reading.groups:
-        if group.left_out:
-            rows = [f"{row.ticker or row.name or '-'} ({row.reason})" for row in group.left_out]
-            print(f"{group.type} {group.name}: {len(rows):,} rows that are no members left out: {_few(rows)}")
-    for note in reading.notes:
-        err.print(f"note: {note}", markup=False)
-    if not report.groups:
-        return
-    for diff in report.groups:
-        changes = [
-            f"{len(symbols):,} {what} ({_few(symbols)})"
-            for what, symbols in (
-                ("added", diff.added),
-                ("removed", diff.removed),
-                (
-                    "reweighted",
-                    [f"{each.symbol} {_weight(each.old)} -> {_weight(each.new)}" for each in diff.reweighted],
-                ),
-                ("weights too small for this database, now zero", diff.zeroed),
-            )
-            if symbols
-        ]
-        if diff.redescribed:
-            changes.append("described anew")
-        changes.append(f"{diff.unchanged:,} unchanged")
-        print(f"{diff.type} {diff.name}: {'; '.join(changes)}")
-    changed = sum(diff.changed for diff in report.groups)
-    would = "would change" if dry_run else "changed"
-    print(f"{len(report.groups)} groups read, {changed} {would}{'; a dry run, nothing was written' if dry_run else ''}")
+class _JsonReport:
+    """One document of what a load changed, printed group by group as they are written."""
+
+    def __init__(self) -> None:
+        self._opening = '{"groups":['
+
+    def add(self, diff: GroupDiff, group: GroupHoldings) -> None:
+        told = {each.name: getattr(diff, each.name) for each in fields(diff)}
+        lists = {name: value for name, value in told.items() if isinstance(value, Listed)}
+        told |= {name: listed.first for name, listed in lists.items()}
+        told |= {"totals": {name: listed.total for name, listed in lists.items()}, "left_out": group.left_out}
+        print(self._opening + orjson.dumps(told, default=float).decode())
+        self._opening = ","
+
+    def end(self, notes: Sequence[str], failures: Sequence[StockgraphError], **_: object) -> None:
+        ending = orjson.dumps({"notes": notes, "errors": list(map(str, failures))}).decode()
+        print(f"{self._opening.removesuffix(',')}],{ending.removeprefix('{')}")
+
+
+class _TextReport:
+    """Lines of what a load changed, printed group by group as they are written."""
+
+    def __init__(self) -> None:
+        self._count = self._changed = 0
+
+    def add(self, diff: GroupDiff, group: GroupHoldings) -> None:
+        print(_as_text(diff, group))
+        self._count += 1
+        self._changed += diff.changed
+
+    def end(self, notes: Sequence[str], _: object, *, dry_run: bool) -> None:
+        for note in notes:
+            err.print(f"note: {note}", markup=False)
+        if self._count:
+            would = "would change" if dry_run else "changed"
+            written = "; a dry run, nothing was written" if dry_run else ""
+            print(f"{self._count} groups read, {self._changed} {would}{written}")
+
+
+def _as_text(diff: GroupDiff, group: GroupHoldings) -> str:
+    lines = []
+    if group.left_out:
+        rows = [f"{row.ticker or row.name or '-'} ({row.reason})" for row in group.left_out]
+        lines.append(
+            f"{group.type} {group.name}: {len(rows):,} rows that are no members left out: {_few(rows, len(rows))}"
+        )
+    reweighted = [f"{each.symbol} {_weight(each.old)} -> {_weight(each.new)}" for each in diff.reweighted.first]
+    changes = [
+        f"{total:,} {what} ({_few(first, total)})"
+        for what, total, first in (
+            ("added", diff.added.total, diff.added.first),
+            ("removed", diff.removed.total, diff.removed.first),
+            ("reweighted", diff.reweighted.total, reweighted),
+            ("weights too small for this database, now zero", diff.zeroed.total, diff.zeroed.first),
+        )
+        if total
+    ]
+    if diff.redescribed:
+        changes.append("described anew")
+    if diff.annotated:
+        changes.append("annotated anew")
+    changes.append(f"{diff.unchanged:,} unchanged")
+    day = f" as of {diff.as_of}" if diff.as_of else ""
+    lines.append(f"{diff.type} {diff.name}{day}: {'; '.join(changes)}")
+    return "\n".join(lines)
 
 
 def _weight(weight: Decimal | None) -> str:
     return "unknown" if weight is None else str(weight)
 
 
-def _few(texts: Sequence[str], most: int = 4) -> str:
-    return ", ".join(texts[:most]) + (" ..." if len(texts) > most else "")
+def _few(texts: Sequence[str], total: int, most: int = 4) -> str:
+    return ", ".join(texts[:most]) + (" ..." if total > most else "")
 
 
 @app.command
@@ -281,6 +327,56 @@ def check(*, settings: Settings = Settings()) -> None:  # noqa: B008 - frozen
 
 
 @app.command
+def migrate_cache_entries(
+    source: str | None = None,
+    /,
+    *,
+    settings: Settings = Settings(),  # noqa: B008 - frozen
+) -> None:
+    """Move the groups of TickStock's old table `cache_entries` here, and say what moved and what could not, and why.
+
+    A group that is here already and has members stays as it is, so that running this again changes nothing, and nothing
+    that was loaded since is lost. The exit code is 1 where an entry that holds a group stayed behind.
+
+        stockgraph migrate-cache-entries postgresql://user:password@host/tickstock
+        stockgraph migrate-cache-entries entries.json
+
+    Args:
+        source: The old database, or a JSON file of its entries, as written by
+            `psql -At -c 'SELECT json_agg(t) FROM cache_entries AS t'`, or of the form `{type: {key: value}}`.
+            Without it, the database that is written to.
+
+    """
+    entries = None if source is None or "://" in source else read_file(Path(source))
+
+    async def run(url: str) -> tuple[Migration, Outcome]:
+        found = await read_table(source or url) if entries is None else entries
+        migration = read_entries(found, environment=settings.environment)
+        async with _connected(url) as connection:
+            if settings.database_url is None:
+                await make_tables(connection)
+            return migration, await migrate(connection, migration.moves)
+
+    with _database(settings) as url:
+        migration, outcome = asyncio.run(run(url))
+    for move in outcome.moved:
+        print(f"{named(move)}: {len(move.group.holdings):,} members moved from {move.entry}")
+        for note in move.notes:
+            print(f"    {note}")
+    for move in outcome.present:
+        print(f"{named(move)}: here already, with the members of {move.entry}")
+    left = (*migration.left, *outcome.left)
+    for entry, reason in left:
+        print(f"left: {entry}: {reason}")
+    for kind, count in sorted(migration.others.items()):
+        print(f"left: {count:,} of type {quoted(kind)}, which holds no groups")
+    counts = f"{len(outcome.moved):,} moved, {len(outcome.present):,} here already, {len(left):,} left"
+    print(f"{counts}, {sum(migration.others.values()):,} of other types")
+    if left:
+        sys.exit(FAILED)
+
+
+@app.command
 def export_schema() -> None:
     """Print the schema of the API, in GraphQL's schema language."""
     print(make_schema().as_str())
@@ -316,12 +412,15 @@ async def _furnish(url: str, settings: Settings, *, demo: bool) -> None:
         # in a process of its own, since what reads the data takes memory that a server should not keep
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as reader:
             groups = await asyncio.wrap_future(reader.submit(_read_demo))
-        with _progress("Filling", len(groups)) as advance:
+        with _progress() as progress:
             # all or nothing: half a demo would pass for a database that has been filled
             async with connection.transaction():
-                report = await load_groups(connection, groups, environment=settings.environment, on_group=advance)
-        for refused in report.errors:
-            raise refused
+                done = 0
+                async for outcome in load_groups(connection, groups, environment=settings.environment):
+                    if isinstance(outcome, GroupRefused):
+                        raise outcome
+                    done += 1
+                    progress(f"Filling {outcome.type} {outcome.name}", done, len(groups))
 
 
 def _read_demo() -> list[GroupHoldings]:
@@ -330,11 +429,11 @@ def _read_demo() -> list[GroupHoldings]:
 
 
 @contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[GroupDiff], None]]:
-    """Draw a bar, where there is a terminal to draw on; what it gives is called for each group."""
-    with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda diff: progress.update(task, advance=1, description=f"{what} {diff.type} {diff.name}")
+def _progress() -> Iterator[Progress]:
+    """Draw a bar, where there is a terminal to draw on; what it gives is told how far things are."""
+    with Drawn(console=err, transient=True, redirect_stdout=sys.stdout.isatty(), disable=not err.is_terminal) as drawn:
+        task = drawn.add_task("", total=None)
+        yield lambda what, done, of: drawn.update(task, description=what, completed=done, total=of)
 
 
 async def _look_over(url: str) -> None:

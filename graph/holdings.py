@@ -7,16 +7,17 @@ tells them (`etf_SPY.csv`), or its content does. A folder's `groups.csv` says wh
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from graph.errors import InputFileError
-from graph.sheets import Errors, NotHoldings, Row, quoted, read_rows, shown
+from graph.sheets import Errors, NotHoldings, Progress, Row, quoted, read_rows, shown
 from graph.vendors import HEADER_WITHIN, Entry, find_table, misfit, read_day
 
 TYPES = ("ETF", "THEME", "SECTOR", "SEGMENT", "CUSTOM", "UNIVERSE")
@@ -24,6 +25,9 @@ INDEX = "groups.csv"
 """The file that says which files of its folder count."""
 MAX_SYMBOL = 50
 MAX_NAME = 100
+MAX_KEPT = 100_000
+"""Rows that are kept in memory, of one table that must be read whole, and of all the files of a load: the holdings of
+further files are read from them again when they are needed. Some 60,000 stocks are listed in the world."""
 
 Unit = Literal["fraction", "percent"]
 
@@ -96,11 +100,13 @@ class GroupHoldings:
 
     type: str
     name: str
-    holdings: tuple[Holding, ...] = field(repr=False)
+    holdings: Collection[Holding] = field(repr=False)
+    """A tuple, or what reads them anew each time: InputFileError where their file has changed since."""
     description: str | None = None
     """None leaves the description that the group has."""
     as_of: date | None = None
-    """The day of the holdings: the file's own, else the index's, else that of the file's name; None where none says."""
+    """The day of the holdings: the one that is stated, else the file's own, else the index's, else that of the file's
+    name; None where none says, which is today."""
     left_out: tuple[LeftOut, ...] = field(default=(), repr=False)
     """In the order of the file."""
     metadata: Mapping[str, Any] | None = None
@@ -108,7 +114,7 @@ class GroupHoldings:
     liquidity_filter: Any = None
     """The filter that its members passed; None leaves the one that the group has."""
     past: tuple[Spell, ...] = field(default=(), repr=False)
-    """Who was a member when, up to `as_of`, where the source knows; the spells without an end are those of `holdings`."""
+    """Who was a member when, up to `as_of`, where the source knows; spells without an end are those of `holdings`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,7 @@ class Reading:
     """What files hold: whole groups, and what kept others out."""
 
     groups: tuple[GroupHoldings, ...] = ()
-    """Each once, in the order of the index, or of the files' names."""
+    """In the order of the index, or of the files' names; one that is there for several days in their order."""
     errors: tuple[InputFileError, ...] = ()
     """One line each. Of a file with an error no group is here."""
     notes: tuple[str, ...] = ()
@@ -134,10 +140,14 @@ class _Named(NamedTuple):
     line: int  # of groups.csv
 
 
+_PlainRow = tuple[int, str, Decimal | None, str | None]
+"""The line, symbol, weight and name in a row of the plain form, the weight as it is written."""
+
+
 class _Members(NamedTuple):
     """What a file of one group holds."""
 
-    holdings: tuple[Holding, ...]
+    holdings: Collection[Holding]
     left_out: tuple[LeftOut, ...] = ()
     as_of: date | None = None
     fund: str | None = None  # its ticker, as the content has it
@@ -145,65 +155,111 @@ class _Members(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+class _Load:
+    """What a load is told, and how many rows it may keep yet."""
+
+    def __init__(self, unit: Unit | None = None, progress: Progress | None = None) -> None:
+        self.unit = unit
+        self.progress = progress
+        self.room = MAX_KEPT
+
+    def keep(
+        self, errors: Errors, holdings: Sequence[Holding], anew: Callable[[Errors], Iterable[Holding]]
+    ) -> Collection[Holding]:
+        """Give the holdings while there is room for them, and then what reads them anew."""
+        if len(holdings) > self.room:
+            return _Anew(errors, len(holdings), anew)
+        self.room -= len(holdings)
+        return tuple(holdings)
+
+
+class _Anew(Collection[Holding]):
+    """Holdings that are too many to keep: each time they are read from their file again."""
+
+    def __init__(self, errors: Errors, count: int, read: Callable[[Errors], Iterable[Holding]]) -> None:
+        self._path, self._state, self._count, self._read = errors.path, errors.state, count, read
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Holding]:
+        yield from self._read(Errors(self._path, self._state))
+
+    def __contains__(self, holding: object) -> bool:
+        return any(holding == each for each in self)
+
+
 def read_paths(
-    paths: Sequence[Path], *, group_type: str | None = None, name: str | None = None, weights: Unit | None = None
+    paths: Sequence[Path],
+    *,
+    group_type: str | None = None,
+    name: str | None = None,
+    weights: Unit | None = None,
+    as_of: date | None = None,
+    progress: Progress | None = None,
 ) -> Reading:
     """Read files and folders, everything checked; what is wrong with them is in the answer's `errors`.
 
-    `group_type` and `name` replace what one file tells of itself. `weights` states the unit where neither a percent
-    sign nor the vendor does and the sum does not tell: 0.5 to 1.5 is fractions, 50 to 150 percent. Symbols come in
-    upper case, classes of shares as in BRK.B, names of sectors and themes in snake_case. Subfolders are not entered.
+    `group_type` and `name` replace what one file tells of itself, `as_of` what any tells of its day. `weights` states
+    the unit where neither a percent sign nor the vendor does and the sum does not tell: 0.5 to 1.5 is fractions, 50 to
+    150 percent. Symbols come in upper case, classes of shares as in BRK.B, names of sectors and themes in snake_case.
+    Subfolders are not entered. Files of one group may be of several days. That a symbol is there twice is found among
+    the first MAX_KEPT of a file.
     """
     if (group_type or name) and len(paths) > 1:
         return Reading(errors=(InputFileError("--type and --name tell what one file holds; load that file alone."),))
-    groups: dict[tuple[str, str], tuple[Path, GroupHoldings]] = {}
+    load = _Load(weights, progress)
+    found: dict[tuple[str, str], dict[date | None, tuple[Path, GroupHoldings]]] = {}
     errors: list[InputFileError] = []
     notes: list[str] = []
     for path in paths:
-        for source, reading in _readings(path, group_type, name, weights):
+        for source, reading in _readings(path, group_type, name, load):
             errors += reading.errors
             notes += reading.notes
             for group in reading.groups:
-                first, kept = groups.setdefault((group.type, group.name), (source, group))
-                if kept is not group:
-                    reason = f"{group.type} {group.name} is in {shown(first)} too; keep one"
+                day = as_of or group.as_of
+                days = found.setdefault((group.type, group.name), {})
+                others = [first for other, (first, _) in days.items() if other == day or None in (other, day)]
+                if others:
+                    reason = f"{group.type} {group.name} is in {shown(others[0])} too; keep one"
                     errors.append(Errors(source).error(reason))
-    if not groups and not errors:
+                else:
+                    days[day] = (source, replace(group, as_of=day))
+    if not found and not errors:
         where = ", ".join(map(shown, paths)) or "No path was given"
         errors.append(InputFileError(f"{where}: nothing to load; files are told by their names: {_FILE_NAMES}."))
-    return Reading(tuple(group for _, group in groups.values()), tuple(errors), tuple(notes))
+    groups = (days[day][1] for days in found.values() for day in sorted(days, key=lambda day: day or date.min))
+    return Reading(tuple(groups), tuple(errors), tuple(notes))
 
 
-def _readings(
-    path: Path, group_type: str | None, name: str | None, unit: Unit | None
-) -> Iterator[tuple[Path, Reading]]:
+def _readings(path: Path, group_type: str | None, name: str | None, load: _Load) -> Iterator[tuple[Path, Reading]]:
     try:
         if not path.is_dir():
-            yield path, _read_file(path, group_type, name, unit)
+            yield path, _read_file(path, group_type, name, load)
         elif group_type or name:
             reason = "is a folder; --type and --name tell what one file holds"
             yield path, Reading(errors=(Errors(path).error(reason),))
         elif (path / INDEX).exists():
-            yield from _read_indexed(path, unit)
+            yield from _read_indexed(path, load)
         else:
-            yield from _read_unindexed(path, unit)
+            yield from _read_unindexed(path, load)
     except OSError as error:
         yield path, Reading(errors=(Errors(path).error(f"cannot be read: {error.strerror}"),))
 
 
-def _read_unindexed(folder: Path, unit: Unit | None) -> Iterator[tuple[Path, Reading]]:
+def _read_unindexed(folder: Path, load: _Load) -> Iterator[tuple[Path, Reading]]:
     for path in _visible(folder):
         if _FILE.fullmatch(path.name) or _SECTORS_FILE.fullmatch(path.name):
-            yield path, _read_file(path, None, None, unit)
+            yield path, _read_file(path, None, None, load)
         elif _PRICES_FILE.fullmatch(path.name) or not _DATA_FILE.fullmatch(path.name) or path.is_dir():
             yield path, Reading(notes=(_left_out(path, "its name does not tell a group"),))
         else:
-            reading = _read_file(path, None, None, unit)
+            reading = _read_file(path, None, None, load)
             other = [error for error in reading.errors if isinstance(error, NotHoldings)]
             yield path, Reading(notes=tuple(f"{error} Left out." for error in other)) if other else reading
 
 
-def _read_indexed(folder: Path, unit: Unit | None) -> Iterator[tuple[Path, Reading]]:
+def _read_indexed(folder: Path, load: _Load) -> Iterator[tuple[Path, Reading]]:
     index = Errors(folder / INDEX)
     try:
         listed = _read_index(index)
@@ -214,7 +270,7 @@ def _read_indexed(folder: Path, unit: Unit | None) -> Iterator[tuple[Path, Readi
     for file, named in listed.items():
         path = folder / file
         if path.exists():
-            yield path, _read_listed(path, named, unit, index)
+            yield path, _read_listed(path, named, load, index)
         else:
             index.add(named[0].line, f"there is no file {file!r} in the folder")
     yield index.path, Reading(errors=index.all())
@@ -236,7 +292,7 @@ def _left_out(path: Path, reason: str) -> str:
 
 def _read_index(index: Errors) -> dict[str, list[_Named]]:
     """Read groups.csv: the groups of each file it names."""
-    rows = read_rows(index)
+    rows = _whole(index, read_rows(index))
     line, header = next(rows, (0, []))
     columns = _columns(index, line, header)
     if not {"name", "type", "file"} <= columns.keys():
@@ -272,10 +328,10 @@ def _read_index_row(line: int, fields: Sequence[str], columns: Mapping[str, int]
     return row["file"], _Named(*_group(row["type"], row["name"]), description, row.get("members", ""), as_of, line)
 
 
-def _read_listed(path: Path, listed: Sequence[_Named], unit: Unit | None, index: Errors) -> Reading:
+def _read_listed(path: Path, listed: Sequence[_Named], load: _Load, index: Errors) -> Reading:
     """Read the groups that the index lists for a file."""
     errors = Errors(path)
-    content = _parse(errors, unit)
+    content = _parse(errors, load)
     if content is None:
         return Reading(errors=errors.all())
     groups, notes = [], []
@@ -306,10 +362,10 @@ def _read_listed(path: Path, listed: Sequence[_Named], unit: Unit | None, index:
     return Reading(tuple(groups), notes=tuple(notes))
 
 
-def _read_file(path: Path, group_type: str | None, name: str | None, unit: Unit | None) -> Reading:
+def _read_file(path: Path, group_type: str | None, name: str | None, load: _Load) -> Reading:
     """Read a file of which what is stated, its own name or its content tells the group."""
     errors = Errors(path)
-    content = _parse(errors, unit)
+    content = _parse(errors, load)
     if content is None:
         return Reading(errors=errors.all())
     told = _FILE.fullmatch(path.name)
@@ -376,19 +432,19 @@ def _group(group_type: str, name: str) -> tuple[str, str]:
     return group_type.upper(), named
 
 
-def _parse(errors: Errors, unit: Unit | None) -> _Members | dict[str, GroupHoldings] | None:
+def _parse(errors: Errors, load: _Load) -> _Members | dict[str, GroupHoldings] | None:
     """Read the holdings of a group, or sectors by name; None when the file has errors."""
     try:
-        rows = read_rows(errors)
+        rows = read_rows(errors, load.progress)
         line, header = next(rows, (0, []))
         names = {name.lower() for name in header}
         content: _Members | dict[str, GroupHoldings]
         if {"symbol", "weight"} <= names:
-            content = _parse_members(errors, rows, _columns(errors, line, header), unit)
+            content = _parse_members(errors, rows, _columns(errors, line, header), load)
         elif {"symbol", "sector"} <= names:
-            content = _parse_sectors(errors, rows, _columns(errors, line, header))
+            content = _parse_sectors(errors, rows, _columns(errors, line, header), load)
         else:
-            content = _parse_vendor(errors, chain([(line, header)] if header else [], rows), unit)
+            content = _parse_vendor(errors, chain([(line, header)] if header else [], rows), load)
         if not errors and not (content.holdings if isinstance(content, _Members) else content):
             raise errors.error("has a header and no rows; an empty file does not empty a group")
     except InputFileError as error:
@@ -407,32 +463,55 @@ def _columns(errors: Errors, line: int, header: Sequence[str]) -> dict[str, int]
     return columns
 
 
-def _parse_members(errors: Errors, rows: Iterable[Row], columns: Mapping[str, int], unit: Unit | None) -> _Members:
-    weight_at, name_at = columns["weight"], columns.get("name")
-    held: list[Holding] = []
-    lines: dict[str, int] = {}
+def _parse_members(errors: Errors, rows: Iterable[Row], columns: Mapping[str, int], load: _Load) -> _Members:
+    """Read the plain form, of any length: what is too long to keep is read again by whoever needs its rows."""
+    kept: list[_PlainRow] = []
     signs: set[bool] = set()
-    for line, symbol, fields in _members(errors, rows, columns, lines):
+    count, total, largest = 0, Decimal(0), Decimal(0)
+    for row in _written(errors, rows, columns, signs):
+        count += 1
+        if count <= load.room:
+            kept.append(row)
+        if (weight := row[2]) is not None:
+            total += weight
+            largest = max(largest, weight.copy_abs())
+    if errors:
+        return _Members(())
+    limit = _limit(_unit(errors, total, signs, load.unit))
+    whole = count == len(kept)
+    if largest >= limit:
+        for line, _, weight, _ in kept if whole else _reread(Errors(errors.path, errors.state)):
+            if fault := _out_of_range(weight, limit):
+                errors.add(line, fault)
+    if whole:
+        load.room -= count
+        return _Members(tuple(_holdings(kept, limit)))
+    return _Members(_Anew(errors, count, lambda again: _holdings(_reread(again), limit)))
+
+
+def _reread(errors: Errors) -> Iterator[_PlainRow]:
+    """Read a plain file that was right before."""
+    rows = read_rows(errors)
+    return _written(errors, rows, _columns(errors, *next(rows)), set())
+
+
+def _written(errors: Errors, rows: Iterable[Row], columns: Mapping[str, int], signs: set[bool]) -> Iterator[_PlainRow]:
+    """Yield the rows of the plain form."""
+    weight_at, name_at = columns["weight"], columns.get("name")
+    for line, symbol, fields in _members(errors, rows, columns):
         try:
             weight = _number(fields[weight_at], signs)
         except ValueError as error:
             errors.add(line, str(error))
             continue
-        name = None if name_at is None else " ".join(fields[name_at].split()) or None
-        held.append(Holding(symbol, weight, name))
-    if errors:
-        return _Members(())
-    total = _total(holding.weight for holding in held)
-    limit = _limit(_unit(errors, total, signs, unit))
-    for holding in held:
-        if fault := _out_of_range(holding.weight, limit):
-            errors.add(lines[holding.symbol], fault)
-    if limit == _MAX_WEIGHT:
-        return _Members(tuple(held))
-    return _Members(tuple(Holding(each.symbol, _fraction(each.weight, limit), each.name) for each in held))
+        yield line, symbol, weight, None if name_at is None else " ".join(fields[name_at].split()) or None
 
 
-def _parse_vendor(errors: Errors, rows: Iterator[Row], unit: Unit | None) -> _Members:
+def _holdings(rows: Iterable[_PlainRow], limit: int) -> Iterator[Holding]:
+    return (Holding(symbol, _fraction(weight, limit), name) for _, symbol, weight, name in rows)
+
+
+def _parse_vendor(errors: Errors, rows: Iterator[Row], load: _Load) -> _Members:
     """Read a table that a fund company publishes, wherever in the file it begins."""
     head = list(islice(rows, HEADER_WITHIN))
     found = find_table(errors, head)
@@ -441,7 +520,7 @@ def _parse_vendor(errors: Errors, rows: Iterator[Row], unit: Unit | None) -> _Me
     table, first = found
     entries: list[tuple[Entry, Decimal | None]] = []
     signs: set[bool] = set()
-    for entry in table.entries(chain(first, rows)):
+    for entry in table.entries(_whole(errors, chain(first, rows))):
         weight = None
         try:
             weight = _number(entry.weight, signs)
@@ -454,7 +533,7 @@ def _parse_vendor(errors: Errors, rows: Iterator[Row], unit: Unit | None) -> _Me
     if errors:
         return _Members(())
     total = _total(weight for _, weight in entries)
-    limit = _limit(_unit(errors, total, signs, unit, says=table.percent, means=table.form.percent))
+    limit = _limit(_unit(errors, total, signs, load.unit, says=table.percent, means=table.form.percent))
     kept, left_out = _kept(errors, entries, limit)
     if left_out and not kept:
         reasons = Counter(each.reason for each in left_out)
@@ -465,7 +544,7 @@ def _parse_vendor(errors: Errors, rows: Iterator[Row], unit: Unit | None) -> _Me
     if signs and share is not None and not _WHOLE_SUM[0] <= share <= _WHOLE_SUM[1]:
         notes.append(f"the weights sum to {share.scaleb(2):.4g} %; see that the file is whole")
     return _Members(
-        tuple(kept),
+        load.keep(errors, kept, lambda again: _parse_vendor(again, read_rows(again), _Load(load.unit)).holdings),
         tuple(left_out),
         table.as_of,
         table.fund if table.fund and _TICKER.fullmatch(table.fund) else None,
@@ -571,10 +650,12 @@ def _fraction(weight: Decimal | None, limit: int) -> Decimal | None:
     return weight if weight is None or limit == _MAX_WEIGHT else weight.scaleb(-2)
 
 
-def _parse_sectors(errors: Errors, rows: Iterable[Row], columns: Mapping[str, int]) -> dict[str, GroupHoldings]:
+def _parse_sectors(
+    errors: Errors, rows: Iterable[Row], columns: Mapping[str, int], load: _Load
+) -> dict[str, GroupHoldings]:
     held: dict[str, list[Holding]] = {}
     written: dict[str, str] = {}
-    for line, symbol, fields in _members(errors, rows, columns, {}):
+    for line, symbol, fields in _members(errors, _whole(errors, rows), columns):
         label = " ".join(fields[columns["sector"]].split())
         try:
             name = _group("SECTOR", label)[1]
@@ -585,15 +666,32 @@ def _parse_sectors(errors: Errors, rows: Iterable[Row], columns: Mapping[str, in
         written.setdefault(name, label)
         held.setdefault(name, []).append(Holding(symbol, industry=industry or None))
     return {
-        name: GroupHoldings("SECTOR", name, tuple(holdings), written[name]) for name, holdings in sorted(held.items())
+        name: GroupHoldings(
+            "SECTOR", name, load.keep(errors, holdings, partial(_reread_sector, name)), description=written[name]
+        )
+        for name, holdings in sorted(held.items())
     }
 
 
-def _members(
-    errors: Errors, rows: Iterable[Row], columns: Mapping[str, int], lines: dict[str, int]
-) -> Iterator[tuple[int, str, list[str]]]:
-    """Yield the rows that have their fields and a symbol of their own, and keep the line of each symbol."""
+def _reread_sector(name: str, errors: Errors) -> Iterable[Holding]:
+    """Read a sector in a file that was right before."""
+    rows = read_rows(errors)
+    return _parse_sectors(errors, rows, _columns(errors, *next(rows)), _Load())[name].holdings
+
+
+def _whole(errors: Errors, rows: Iterable[Row]) -> Iterator[Row]:
+    """Pass on the rows of a file that can only be kept whole."""
+    for number, row in enumerate(rows):
+        if number == MAX_KEPT:
+            reason = f"is the last of more than {MAX_KEPT:,} rows, which only a file of symbol,name,weight may have"
+            raise errors.error(reason, row[0])
+        yield row
+
+
+def _members(errors: Errors, rows: Iterable[Row], columns: Mapping[str, int]) -> Iterator[tuple[int, str, list[str]]]:
+    """Yield the rows that have their fields and a symbol of their own."""
     width, symbol_at = max(columns.values()) + 1, columns["symbol"]
+    lines: dict[str, int] = {}
     for line, fields in rows:
         if reason := misfit(fields, width):
             errors.add(line, reason)
@@ -604,10 +702,12 @@ def _members(
         except ValueError as error:
             errors.add(line, str(error))
             continue
-        if lines.setdefault(symbol, line) != line:
+        if symbol in lines:
             errors.add(line, f"symbol {symbol} is on line {lines[symbol]} too")
-        else:
-            yield line, symbol, fields
+            continue
+        if len(lines) < MAX_KEPT:
+            lines[symbol] = line
+        yield line, symbol, fields
 
 
 def _check_symbol(symbol: str) -> None:

@@ -3,16 +3,17 @@
 import csv
 import gzip
 import io
+import os
 import re
 import stat
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 from graph.errors import InputFileError
 
@@ -31,11 +32,23 @@ MAX_ERRORS = 20
 
 Row = tuple[int, list[str]]
 """The line that a row begins on, and its fields without the white space around them."""
+Progress: TypeAlias = Callable[[str, int, int | None], None]
+"""Hears now and then what is being done, how much of it is done, and how much there is, where that is known."""
+
+_ROWS_BETWEEN = 5_000  # two words to who follows the progress
 
 _NO_TEXT = {
     b"\xd0\xcf\x11\xe0": "is an Excel file of the old kind (.xls); save it as .xlsx or CSV",
     b"%PDF": "is a PDF; download the holdings as CSV or .xlsx",
 }
+
+
+class State(NamedTuple):
+    """Which file it is, and when it was written last: another where the content is another."""
+
+    inode: int
+    size: int
+    written: int
 
 
 class NotHoldings(InputFileError):
@@ -45,8 +58,10 @@ class NotHoldings(InputFileError):
 class Errors:
     """The errors of one file: the first of its bad rows, how many more, and what ended the reading."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, state: State | None = None) -> None:
         self.path = path
+        self.state = state
+        """Of the file when it was read; where one is given, a file in another state is an error."""
         self.named: list[InputFileError] = []
         self.more = 0
         self.last: tuple[InputFileError, ...] = ()
@@ -85,16 +100,18 @@ def quoted(text: str, most: int = 100) -> str:
     return repr(text if len(text) <= most else text[: most - 1] + "…")
 
 
-def read_rows(errors: Errors) -> Iterator[Row]:
+def read_rows(errors: Errors, progress: Progress | None = None) -> Iterator[Row]:
     """Yield the rows of a file that are not blank; InputFileError says why it cannot be read on.
 
-    Of a workbook it is the sheet `holdings`, or else the first. Lines that are not UTF-8 go to `errors`.
+    Of a workbook it is the sheet `holdings`, or else the first. Lines that are not UTF-8 go to `errors`. A file that is
+    written while it is read is an error at its end.
     """
     path, start = errors.path, 1
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise errors.error("is not a file")
         with path.open("rb") as file:
+            size = _check_state(errors, file).size
             packed = file.peek(2)[:2] == b"\x1f\x8b"
             source = gzip.GzipFile(fileobj=file) if packed else file
             magic = source.peek(4)[:4]
@@ -105,11 +122,14 @@ def read_rows(errors: Errors) -> Iterator[Row]:
                 return
             with io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape") as text:
                 reader = csv.reader(_lines(errors, text), skipinitialspace=True, strict=True)
-                for row in reader:
+                for number, row in enumerate(reader):
+                    if progress and number % _ROWS_BETWEEN == 0:
+                        progress(f"Reading {shown(path)}", file.tell(), size)
                     fields = [value.strip() for value in row]
                     if any(fields):
                         yield start, fields
                     start = reader.line_num + 1
+                _check_state(errors, file)
     except csv.Error as error:
         unclosed = " (a double quote is never closed)" if "unexpected end" in str(error) else ""
         raise errors.error(f"the row that begins here is not CSV; {error}{unclosed}", start) from error
@@ -117,6 +137,16 @@ def read_rows(errors: Errors) -> Iterator[Row]:
         raise errors.error(f"is not whole as a gzip file: {error}", start) from error
     except OSError as error:
         raise errors.error(f"cannot be read: {error.strerror}") from error
+
+
+def _check_state(errors: Errors, file: BinaryIO) -> State:
+    """Hold a file to the state that it was in before, if any."""
+    now = os.fstat(file.fileno())
+    state = State(now.st_ino, now.st_size, now.st_mtime_ns)
+    if errors.state not in (None, state):
+        raise errors.error("changed while it was read; load it again")
+    errors.state = state
+    return state
 
 
 def _lines(errors: Errors, text: io.TextIOWrapper) -> Iterator[str]:

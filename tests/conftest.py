@@ -22,7 +22,7 @@ from graph.app import create_app, open_runtime
 from graph.context import Operation, Runtime
 from graph.demo import demo_groups
 from graph.embedded import embedded_postgres
-from graph.loading import load_groups
+from graph.loading import GroupRefused, load_groups
 from graph.schema import make_schema
 from graph.settings import Settings
 from graph.tables import make_tables
@@ -215,7 +215,11 @@ async def demo_url(databases: Databases, empty_template: str) -> str:
     """A database with the demo data, which no test may write to."""
     url = await databases.make(empty_template)
     connection = await asyncpg.connect(url)
-    await load_groups(connection, demo_groups(), environment="DEFAULT")
+    assert [
+        each
+        async for each in load_groups(connection, demo_groups(), environment="DEFAULT")
+        if isinstance(each, GroupRefused)
+    ] == []
     await connection.close()
     return url
 

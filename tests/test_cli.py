@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -157,18 +158,23 @@ def test_a_killed_postgresql_is_an_error_under_load_and_is_back_by_itself(home: 
         assert server.ask(query) == good
         first = postmaster(home)
         assert first is not None
-        killed = time.monotonic()
-        os.kill(first, signal.SIGKILL)
+        killed = float("inf")
+        asking = Barrier(11)
 
-        def keep_asking(_: int) -> list[tuple[float, dict[str, object]]]:
+        def keep_asking() -> list[tuple[float, dict[str, object]]]:
             seen = []
+            asking.wait()
             while time.monotonic() < killed + 5:
                 answer = server.ask(query)
                 seen.append((time.monotonic() - killed, answer))
             return seen
 
         with ThreadPoolExecutor(10) as clients:
-            seen = sorted((moment, answer) for each in clients.map(keep_asking, range(10)) for moment, answer in each)
+            asked = [clients.submit(keep_asking) for _ in range(10)]
+            asking.wait()
+            os.kill(first, signal.SIGKILL)
+            killed = time.monotonic()
+            seen = [each for client in asked for each in client.result()]
         wrong = [answer for _, answer in seen if answer != good]
         codes = {error["extensions"]["code"] for answer in wrong for error in answer["errors"]}
         assert codes == {"DATABASE_UNAVAILABLE"}
@@ -285,7 +291,11 @@ async def test_init_only_adds_to_a_database_of_the_predecessor(bare_url: str) ->
         assert served.ask(query) == answer
         made = run("init", DATABASE_URL=bare_url)
         assert (made.returncode, made.stderr) == (0, "")
-        assert [line for line in made.stdout.splitlines() if "table" in line] == ["made table data_change"]
+        assert [line for line in made.stdout.splitlines() if "table" in line] == [
+            "made table data_change",
+            "made table group_history",
+            "made table membership_history",
+        ]
         assert await connection.fetch(COLUMNS) == before
 
         def followed() -> bool:
@@ -304,7 +314,7 @@ async def test_init_only_adds_to_a_database_of_the_predecessor(bare_url: str) ->
 
 
 COLUMNS = """SELECT table_name::text, column_name::text, data_type::text, numeric_precision, numeric_scale
-             FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'data_change' ORDER BY 1, ordinal_position"""
+             FROM information_schema.columns WHERE table_schema = 'public' AND table_name !~ 'data_change|_history' ORDER BY 1, ordinal_position"""
 
 
 async def test_load_keeps_to_what_the_predecessors_tables_take(bare_url: str, tmp_path: Path) -> None:
@@ -358,6 +368,74 @@ def test_load_names_a_bad_row_and_that_file_changes_nothing(market_url: str, tmp
     assert "line 3" in loaded.stderr
     assert "a lot" in loaded.stderr
     assert run("query", "TECH", DATABASE_URL=market_url).stdout.split() == ["AAPL", "AMD", "MSFT", "NVDA"]
+
+
+async def test_the_old_table_moves_and_again_changes_nothing(bare_url: str, database_url: str, tmp_path: Path) -> None:
+    def migrate(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return run("migrate-cache-entries", *arguments, DATABASE_URL=database_url)
+
+    refused = migrate()
+    assert (refused.returncode, refused.stdout, refused.stderr) == (
+        1,
+        "",
+        "error: The database has no table cache_entries; name the address of another database, or a JSON file.\n",
+    )
+    connection = await asyncpg.connect(bare_url)
+    await connection.execute((ROOT / "tests" / "data" / "cache_entries.sql").read_text())
+    rows = await connection.fetchval("SELECT json_agg(t) FROM cache_entries AS t")
+    await connection.close()
+    dia = "gives ETF DIA as etf_holdings 'DIA' (id 1) does, which was updated later and has other members"
+    left = f"""\
+left: etf_holdings 'IWM' (id 3): has no members; an empty group is not made
+left: theme_definition 'space' (id 16): is text that is not JSON ('RKLB, ASTS': Expecting value)
+left: theme_definition 'space' (id 17): environment 'PRODUCTION' is none of DEFAULT, TEST, UAT, PROD
+left: etf_holdings 'dia' (id 15): {dia}
+left: 2 of type 'app_settings', which holds no groups
+left: 1 of type 'stock_metadata', which holds no groups
+"""
+    moved = migrate(bare_url)
+    assert (moved.returncode, moved.stderr) == (1, "")
+    assert (
+        moved.stdout
+        == f"""\
+ETF DIA: 3 members moved from etf_holdings 'DIA' (id 1)
+ETF QQQ: 2 members moved from etf_holdings 'qqq' (id 2)
+THEME crypto_miners: 2 members moved from theme_definition 'crypto_miners' (id 4)
+THEME crypto_miners of TEST: 1 members moved from theme_definition 'crypto_miners' (id 5)
+SECTOR information_technology: 2 members moved from sector_industry_map 'information_technology' (id 6)
+UNIVERSE dow30: 2 members moved from stock_universe 'dow30' (id 7)
+    member 3 left out: AAPL is member 1 too
+UNIVERSE theme_crypto: 2 members moved from stock_universe 'theme_crypto' (id 8)
+UNIVERSE top_2: 2 members moved from stock_universe 'top_2' (id 9)
+    of members only symbol, weight, name and industry are kept, not 'exchange', 'rank', 'sector'
+UNIVERSE top_1: 1 members moved from etf_universe 'top_1' (id 10)
+    of members only symbol, weight, name and industry are kept, not 'issuer', 'rank'
+UNIVERSE etf_theme_crypto: 2 members moved from etf_universe 'theme_crypto' (id 11)
+    a stock_universe has the key theme_crypto too, so its name is etf_theme_crypto
+THEME ai: 2 members moved from themes 'Ai' (id 12)
+UNIVERSE ai: 2 members moved from stock_universe 'ai' (id 13)
+UNIVERSE mixed: 2 members moved from stock_etf_combo 'mixed' (id 14)
+{left}13 moved, 0 here already, 4 left, 3 of other types
+"""
+    )
+    again = migrate(bare_url)
+    assert (again.returncode, again.stdout.splitlines()[-1]) == (
+        1,
+        "0 moved, 13 here already, 4 left, 3 of other types",
+    )
+    (tmp_path / "old.json").write_text(rows)
+    exported = migrate(str(tmp_path / "old.json"))
+    assert (exported.returncode, exported.stdout) == (1, again.stdout)
+    assert run("query", "DIA&dow30", DATABASE_URL=database_url).stdout == "AAPL\nIBM\n"
+
+
+def test_a_file_of_entries_moves_into_the_embedded_database(home: str, tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text('{"theme_definition": {"chips": ["NVDA"]}}')
+    for line in ("1 moved, 0 here already", "0 moved, 1 here already"):
+        moved = run("migrate-cache-entries", str(tmp_path / "old.json"), STOCKGRAPH_HOME=home)
+        assert (moved.returncode, moved.stderr) == (0, "")
+        assert moved.stdout.splitlines()[-1] == f"{line}, 0 left, 0 of other types"
+    assert run("query", "chips", STOCKGRAPH_HOME=home).stdout == "NVDA\n"
 
 
 def test_query_prints_symbols_json_or_an_answer(market_url: str) -> None:
@@ -456,7 +534,7 @@ def test_the_schema_that_is_exported_is_the_one_that_is_committed() -> None:
 
 def test_help_teaches_every_command() -> None:
     overview = run("--help").stdout
-    for command in ("serve", "init", "load", "query", "check", "export-schema"):
+    for command in ("serve", "init", "load", "query", "check", "export-schema", "migrate-cache-entries"):
         assert command in overview
         assert run(command, "--help").returncode == 0
     assert "stockgraph query 'SPY:QQQ'" in run("query", "--help").stdout

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 import orjson
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from graph.database import Connection
 from graph.errors import DatabaseUnavailable
 from graph.holdings import GroupHoldings, Holding, read_paths
-from graph.loading import GroupDiff, GroupRefused, LoadReport, Reweighting, load_groups, replace_group
+from graph.loading import GroupDiff, GroupRefused, Listed, Reweighting, load_groups, replace_group
 
 D = Decimal
 Weights = Mapping[str, str | None]
@@ -57,14 +57,26 @@ def group(
 def diff(**changes: Any) -> GroupDiff:
     """The diff of SPY that changes nothing, but for what is given."""
     nothing: dict[str, Any] = {
-        "type": "ETF", "name": "SPY", "environment": "DEFAULT", "created": False, "redescribed": False, "added": (),
-        "removed": (), "reweighted": (), "unchanged": 0, "rounded": 0, "zeroed": (), "symbols_changed": 0,
+        "type": "ETF", "name": "SPY", "environment": "DEFAULT", "as_of": None, "created": False, "redescribed": False,
+        "annotated": False, "added": (), "removed": (), "reweighted": (), "unchanged": 0, "rounded": 0, "zeroed": (),
+        "symbols_changed": 0,
     }  # fmt: skip
-    return GroupDiff(**(nothing | changes))
+    told = nothing | changes
+    listed = {kind: Listed(len(told[kind]), told[kind]) for kind in ("added", "removed", "reweighted", "zeroed")}
+    return GroupDiff(**(told | listed))
+
+
+class LoadReport(NamedTuple):
+    """What became of the groups of a load."""
+
+    groups: tuple[GroupDiff, ...]
+    errors: tuple[GroupRefused, ...]
 
 
 async def load(connection: Connection, *groups: GroupHoldings, dry_run: bool = False) -> LoadReport:
-    return await load_groups(connection, groups, environment="DEFAULT", dry_run=dry_run)
+    outcomes = [each async for each in load_groups(connection, groups, environment="DEFAULT", dry_run=dry_run)]
+    diffs = tuple(each for each in outcomes if isinstance(each, GroupDiff))
+    return LoadReport(diffs, tuple(each for each in outcomes if isinstance(each, GroupRefused)))
 
 
 async def replace(connection: Connection, holdings: GroupHoldings) -> GroupDiff:
@@ -277,12 +289,11 @@ async def test_a_dry_run_tells_what_a_load_does_and_does_nothing(connection: Con
 
 
 async def test_a_group_that_is_refused_does_not_stop_the_others(connection: Connection) -> None:
-    heard: list[str] = []
-    groups = [group({"A": None}, name, kind) for name, kind in (("1", "ETF"), ("2", "FUND"), ("3", "ETF"))]
+    report = await load(
+        connection, *(group({"A": None}, name, kind) for name, kind in (("1", "ETF"), ("2", "FUND"), ("3", "ETF")))
+    )
 
-    report = await load_groups(connection, groups, environment="DEFAULT", on_group=lambda d: heard.append(d.name))
-
-    assert heard == ["1", "3"] == [d.name for d in report.groups]
+    assert [d.name for d in report.groups] == ["1", "3"]
     (refused,) = report.errors
     assert str(refused) == (
         "FUND 2: the constraint definition_groups_type_check of definition_groups refuses it (type FUND in environment"
@@ -317,7 +328,7 @@ async def test_a_group_that_is_refused_does_not_stop_the_others(connection: Conn
         (
             group({"A": None}, description="a\udc80b"),
             (
-                "ETF SPY: the database cannot hold it (invalid input for query argument $2: 'a\\udc80b'"
+                "ETF SPY: the database cannot hold it (invalid input for query argument $3: 'a\\udc80b'"
                 " ('utf-8' codec can't encode character '\\udc80' in position 1: surrogates not allowed))."
             ),
         ),
@@ -372,10 +383,10 @@ async def test_nothing_is_left_behind(connection: Connection) -> None:
 async def test_several_groups_in_one_transaction_of_the_caller(connection: Connection) -> None:
     transaction = connection.transaction()
     await transaction.start()
-    assert (await replace(connection, group({"A": "0.1"}))).added == ("A",)
+    assert (await replace(connection, group({"A": "0.1"}))).added.first == ("A",)
     with pytest.raises(GroupRefused):
         await replace(connection, group({"A": "10"}, "QQQ"))
-    assert (await replace(connection, group({"B": "0.2"}))).removed == ("A",)
+    assert (await replace(connection, group({"B": "0.2"}))).removed.first == ("A",)
     await transaction.rollback()
     assert await connection.fetchval("SELECT count(*) FROM definition_groups") == 0
 
@@ -474,13 +485,13 @@ async def test_loads_of_one_group_at_once_end_whole_and_their_diffs_chain(connec
     final = await members(connections[0])
     assert final in [{symbol: D(weight) for symbol, weight in each.items()} for each in wanted]
     # each was computed from what the one before it left
-    appeared = [symbol for each in diffs for symbol in each.added]
-    vanished = [symbol for each in diffs for symbol in each.removed]
+    appeared = [symbol for each in diffs for symbol in each.added.first]
+    vanished = [symbol for each in diffs for symbol in each.removed.first]
     assert {s: appeared.count(s) - vanished.count(s) for s in {*appeared, *vanished}} == {
         s: int(s in final) for s in {*appeared, *vanished}
     }
     for each, loaded in zip(diffs, wanted, strict=True):
-        assert len(each.added) + len(each.reweighted) + each.unchanged == len(loaded)
+        assert each.added.total + each.reweighted.total + each.unchanged == len(loaded)
 
 
 async def test_loads_of_different_groups_in_opposite_orders_never_deadlock(connect: Connect) -> None:
@@ -536,7 +547,7 @@ async def test_a_lock_that_is_never_given_is_told(connect: Connect) -> None:
     assert [str(error) for error in report.errors] == [
         "ETF SPY: another transaction was in the way (canceling statement due to lock timeout); load it again."
     ]
-    assert (await replace(loader, group({"A": "0.2"}))).reweighted == (Reweighting("A", D("0.1"), D("0.2")),)
+    assert (await replace(loader, group({"A": "0.2"}))).reweighted.first == (Reweighting("A", D("0.1"), D("0.2")),)
 
 
 async def test_what_is_not_the_fault_of_a_group_ends_the_load(connect: Connect) -> None:
@@ -576,7 +587,7 @@ async def test_a_load_that_is_cut_off_leaves_the_old_state_whole(connect: Connec
 
     assert await everything(observer) == before
     if ending == "cancel":
-        assert (await replace(loader, group({"B": "0.2"}))).removed == ("A",)
+        assert (await replace(loader, group({"B": "0.2"}))).removed.first == ("A",)
 
 
 async def test_files_of_a_folder_end_in_the_database(connection: Connection, tmp_path: Path) -> None:
@@ -587,7 +598,7 @@ async def test_files_of_a_folder_end_in_the_database(connection: Connection, tmp
 
     report = await load(connection, *reading.groups)
 
-    assert [(d.type, d.name, d.added) for d in report.groups] == [
+    assert [(d.type, d.name, d.added.first) for d in report.groups] == [
         ("ETF", "SPY", ("BRK.B", "NVDA")),
         ("SECTOR", "information_technology", ("NVDA",)),
     ]

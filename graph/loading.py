@@ -59,7 +59,7 @@ _SET_DAY = "SELECT set_config('stockgraph.effective_day', $1, true)"
 
 # Finds a group and keeps other loads of it waiting until this one ends; what refers to the group goes on.
 _LOCK_GROUP = """
-SELECT id, metadata ->> 'as_of' AS as_of FROM definition_groups
+SELECT id, metadata ->> 'as_of' AS as_of, coalesce(metadata ? 'demo', false) AS demo FROM definition_groups
 WHERE type = $1 AND name = $2 AND environment = $3
 FOR NO KEY UPDATE"""
 
@@ -70,7 +70,7 @@ INSERT INTO definition_groups
 SELECT $1, $2, $3, $4, nullif($5::jsonb, '{}'), $6::jsonb, utc, utc, utc
 FROM (SELECT now() AT TIME ZONE 'UTC' AS utc) AS t
 ON CONFLICT (name, type, environment) DO NOTHING
-RETURNING id, NULL AS as_of"""
+RETURNING id, NULL AS as_of, false AS demo"""
 
 # The latest day on which anything of a group changed, or of a former one of its name; two ends of one index tell.
 _CHANGED_ON = """
@@ -86,8 +86,7 @@ SELECT greatest(
      WHERE lower(name) = lower($3) AND environment = $4 AND type = $2 AND name = $3))"""
 
 # Writes what the source says of a group that was there, where that or its members ($2) changed. Its metadata are merged
-# over those of the group, which lose the day ($6) where members of no known day replace them; others' that are no
-# object stay as they are.
+# over those of the group, which lose what no longer holds ($6); others' that are no object stay as they are.
 _UPDATE_GROUP = """
 UPDATE definition_groups AS g
 SET description = new.description, metadata = new.metadata, liquidity_filter = new.liquidity_filter,
@@ -150,7 +149,8 @@ UPDATE membership_history AS h SET valid_from = s.valid_from
 FROM unnest($2::text[], $3::date[]) AS s (symbol, valid_from)
 WHERE h.group_id = $1 AND h.symbol = s.symbol AND h.valid_to IS NULL"""
 
-_BEGIN_GROUP = "UPDATE group_history SET valid_from = $2 WHERE group_id = $1"
+_BEGIN_GROUP = """
+UPDATE group_history SET valid_from = $2 WHERE group_id = $1 AND valid_to IS NULL AND valid_from > $2"""
 
 # Adds the stocks that are not there, in the order that every load writes them in, so that no two wait for each other.
 _ADD_SYMBOLS = """
@@ -337,7 +337,7 @@ async def replace_group(
     It takes effect on the day of the holdings, which is kept in the group's metadata as `as_of`. Names and industries
     go to the table of symbols, where a None leaves what is known; what `names` holds goes before, and what is written
     is added to it. Rows that are right already are not written. GroupRefused says why the database does not take the
-    group; one reason is a day before the latest on which anything of the group changed.
+    group; one reason is a day before the latest on which anything of the group changed, unless that is of the demo.
     """
     incoming = _Incoming(group, names or {}, progress)
     try:
@@ -409,19 +409,7 @@ async def _replace(connection: Connection, group: GroupHoldings, environment: st
     if group.as_of and group.as_of > tables.today:
         reason = f"the holdings are of {group.as_of}, a day to come; --as-of says from when on they hold"
         raise GroupRefused(f"{group.type} {group.name}: {reason}.")
-    await connection.execute(_CREATE_INCOMING)
-    await connection.copy_records_to_table(
-        "stockgraph_incoming",
-        schema_name="pg_temp",
-        columns=("symbol", "weight", "name", "industry", "news"),
-        records=incoming.records(tables),
-    )
-    incoming.tell("Merging", 0, None)
-    try:
-        await connection.execute(_INDEX_INCOMING)
-    except asyncpg.UniqueViolationError as error:
-        symbol = str(error.detail).partition("=(")[2].rpartition(")")[0]
-        raise GroupRefused(f"{group.type} {group.name}: symbol {symbol} is given twice.") from error
+    await _copy(connection, group, incoming, tables)
     await connection.fetchval(_SET_DAY, str(group.as_of or ""))
     key = (group.type, group.name, environment)
     metadata = dict(group.metadata or {}) | ({"as_of": str(group.as_of)} if group.as_of else {})
@@ -432,11 +420,8 @@ async def _replace(connection: Connection, group: GroupHoldings, environment: st
         if row := await connection.fetchrow(_CREATE_GROUP, *key, *told):
             created = True
             break
-    if group.as_of and (newest := await _newest_day(connection, key, row, tables)) and group.as_of < newest:
-        raise GroupRefused(
-            f"{group.type} {group.name}: the holdings are of {group.as_of}, older than what is here ({newest});"
-            f" --as-of {newest} or later takes them as of then."
-        )
+    if group.as_of and not row["demo"]:
+        await _check_newest(connection, group, key, row, tables)
     changes = await connection.fetch(_MERGE_MEMBERS, row["id"], LISTED)
     added, removed = (_listed(changes, kind, lambda change: str(change["symbol"])) for kind in ("added", "removed"))
     reweighted = _listed(
@@ -444,8 +429,11 @@ async def _replace(connection: Connection, group: GroupHoldings, environment: st
     )
     said = None
     if not created:
-        forget = [] if group.as_of or not changes else ["as_of"]
+        # the day, where members of no known day replace others; that the group is a demo, where anything is loaded
+        forget = ["demo"] if group.as_of or not changes else ["as_of", "demo"]
         said = await connection.fetchrow(_UPDATE_GROUP, row["id"], bool(changes), *told, forget)
+        if row["demo"] and group.as_of:
+            await connection.execute(_BEGIN_GROUP, row["id"], group.as_of)
     elif group.past and tables.history:
         await _begin_earlier(connection, row["id"], group.past)
     # last, since groups share stocks: whoever waits for these rows waits for the end of this transaction
@@ -471,20 +459,42 @@ async def _replace(connection: Connection, group: GroupHoldings, environment: st
     )
 
 
+async def _copy(connection: Connection, group: GroupHoldings, incoming: _Incoming, tables: _Tables) -> None:
+    """Bring the members to the database; GroupRefused where one is there twice."""
+    await connection.execute(_CREATE_INCOMING)
+    await connection.copy_records_to_table(
+        "stockgraph_incoming",
+        schema_name="pg_temp",
+        columns=("symbol", "weight", "name", "industry", "news"),
+        records=incoming.records(tables),
+    )
+    incoming.tell("Merging", 0, None)
+    try:
+        await connection.execute(_INDEX_INCOMING)
+    except asyncpg.UniqueViolationError as error:
+        symbol = str(error.detail).partition("=(")[2].rpartition(")")[0]
+        raise GroupRefused(f"{group.type} {group.name}: symbol {symbol} is given twice.") from error
+
+
 def _listed(changes: Sequence[asyncpg.Record], kind: str, item: Callable[[asyncpg.Record], T]) -> Listed[T]:
     of_kind = [change for change in changes if change["change"] == kind]
     return Listed(of_kind[0]["total"] if of_kind else 0, tuple(map(item, of_kind)))
 
 
-async def _newest_day(
-    connection: Connection, key: tuple[str, str, str], row: asyncpg.Record, tables: _Tables
-) -> date | None:
-    """Give the day as of which a group is what it is, as far as that is known."""
+async def _check_newest(
+    connection: Connection, group: GroupHoldings, key: tuple[str, str, str], row: asyncpg.Record, tables: _Tables
+) -> None:
+    """Refuse holdings that are older than the day as of which the group is what it is, as far as that is known."""
     days = [read_day(row["as_of"] or "")]
     if tables.history:
         days.append(await connection.fetchval(_CHANGED_ON, row["id"], *key))
     # a day to come can only be somebody's mistake
-    return max((day for day in days if day and day <= tables.today), default=None)
+    newest = max((day for day in days if day and day <= tables.today), default=None)
+    if group.as_of and newest and group.as_of < newest:
+        raise GroupRefused(
+            f"{group.type} {group.name}: the holdings are of {group.as_of}, older than what is here ({newest});"
+            f" --as-of {newest} or later takes them as of then."
+        )
 
 
 async def _begin_earlier(connection: Connection, group_id: int, past: Sequence[Spell]) -> None:

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -16,8 +17,8 @@ import pytest
 
 from graph.checks import Finding, check
 from graph.demo import COMPLETE_SINCE, FUNDS, INDEX_NAMES, SHADOWED, THEMES, TRACKERS, demo_groups
-from graph.holdings import GroupHoldings, Spell
-from graph.loading import GroupRefused, load_groups
+from graph.holdings import GroupHoldings, Holding, Spell
+from graph.loading import GroupRefused, Reweighting, load_groups, replace_group
 
 
 @pytest.fixture(scope="module")
@@ -483,3 +484,26 @@ def test_nothing_is_fetched_started_or_warned_of(program: str, said: str) -> Non
         check=False,
     )
     assert said in done.stdout + done.stderr
+
+
+async def test_what_is_loaded_takes_the_place_of_the_demo_whatever_its_day(
+    groups: list[GroupHoldings], database_url: str
+) -> None:
+    connection = await asyncpg.connect(database_url)
+    try:
+        for each in groups:
+            await replace_group(connection, each, environment="DEFAULT")
+        real = GroupHoldings("ETF", "SPY", (Holding("AAPL", Decimal(1)),), as_of=date(2025, 11, 18))
+        diff = await replace_group(connection, real, environment="DEFAULT")
+        assert (diff.removed.total, diff.reweighted.first) == (502, (Reweighting("AAPL", None, Decimal(1)),))
+        assert await connection.fetchval("SELECT metadata::text FROM definition_groups WHERE name = 'SPY'") == (
+            '{"as_of": "2025-11-18"}'
+        )
+        held = "SELECT array_agg(m.symbol) FROM groups_on($1) AS g JOIN memberships_on($1) AS m ON m.group_id = g.id WHERE g.name = 'SPY'"
+        assert await connection.fetchval(held, date(2025, 11, 18)) == ["AAPL"]
+        assert await connection.fetchval(held, date(2025, 11, 17)) is None
+        older = replace(real, as_of=date(2025, 11, 17))
+        with pytest.raises(GroupRefused, match="older than what is here"):
+            await replace_group(connection, older, environment="DEFAULT")
+    finally:
+        await connection.close()

@@ -181,9 +181,9 @@ def demo_groups() -> list[GroupHoldings]:
             universes[universe].append(symbol)
 
     def group(kind: str, name: str, symbols: Iterable[str], description: str) -> GroupHoldings:
-        return GroupHoldings(
-            kind, name, tuple(stocks[symbol] for symbol in sorted(symbols)), description, day, metadata={"demo": True}
-        )
+        holdings = tuple(stocks[symbol] for symbol in sorted(symbols))
+        # told as a demo, so that whatever is loaded takes its place
+        return GroupHoldings(kind, name, holdings, description, day, metadata={"demo": True})
 
     renames = _renames(day)
     groups = []

@@ -54,12 +54,12 @@ CREATE INDEX IF NOT EXISTS idx_symbols_lower_symbol ON symbols (lower(symbol));
 
 -- What groups were called and whom they held on past days (UTC). A row tells of the days from `valid_from` on up to, and
 -- without, `valid_to`; of each day it is how the day ended. An open row (no `valid_to`) is what holds now. The triggers below
--- keep them, whoever writes; no foreign keys, since what is gone is remembered.
+-- keep them, whoever writes; no foreign keys, since what is gone is remembered, and wide enough for tables made by others.
 CREATE TABLE IF NOT EXISTS group_history (
     group_id integer NOT NULL,
-    environment varchar(10) NOT NULL,
-    type varchar(50) NOT NULL,
-    name varchar(100) NOT NULL,
+    environment text NOT NULL,
+    type text NOT NULL,
+    name text NOT NULL,
     description text,
     valid_from date NOT NULL,
     valid_to date CHECK (valid_to > valid_from),
@@ -70,7 +70,7 @@ CREATE INDEX IF NOT EXISTS idx_group_history_lower_name ON group_history (lower(
 
 CREATE TABLE IF NOT EXISTS membership_history (
     group_id integer NOT NULL,
-    symbol varchar(50) NOT NULL,
+    symbol text NOT NULL,
     weight numeric,
     valid_from date NOT NULL,
     valid_to date CHECK (valid_to > valid_from),
@@ -86,7 +86,7 @@ CREATE INDEX IF NOT EXISTS idx_membership_history_symbol
 -- The groups and the memberships as a day ended: what definition_groups and group_memberships are for now. Of a past day no
 -- documents and no timestamps are kept. Written so that the planner puts them in the place of their names.
 CREATE OR REPLACE FUNCTION groups_on(day date) RETURNS TABLE (
-    id integer, name varchar, type varchar, description text, metadata jsonb, liquidity_filter jsonb, environment varchar,
+    id integer, name text, type text, description text, metadata jsonb, liquidity_filter jsonb, environment text,
     created_at timestamp, updated_at timestamp, last_update timestamp
 ) LANGUAGE sql STABLE AS $$
     SELECT group_id, name, type, description, NULL::jsonb, NULL::jsonb, environment, NULL::timestamp, NULL::timestamp, NULL::timestamp
@@ -94,7 +94,7 @@ CREATE OR REPLACE FUNCTION groups_on(day date) RETURNS TABLE (
     WHERE valid_from <= day AND (valid_to IS NULL OR valid_to > day)
 $$;
 CREATE OR REPLACE FUNCTION memberships_on(day date) RETURNS TABLE (
-    id integer, group_id integer, symbol varchar, weight numeric, metadata jsonb, added_at timestamp, updated_at timestamp
+    id integer, group_id integer, symbol text, weight numeric, metadata jsonb, added_at timestamp, updated_at timestamp
 ) LANGUAGE sql STABLE AS $$
     SELECT 0, group_id, symbol, weight, NULL::jsonb, NULL::timestamp, NULL::timestamp
     FROM membership_history
@@ -183,8 +183,8 @@ $$;
 -- The day on which a write takes effect: what `SET LOCAL stockgraph.effective_day` names, since holdings are of the day that
 -- their source says; else today.
 CREATE OR REPLACE FUNCTION effective_day() RETURNS date LANGUAGE sql VOLATILE AS $$
-    SELECT least(nullif(current_setting('stockgraph.effective_day', true), '')::date,
-                 (clock_timestamp() AT TIME ZONE 'UTC')::date)
+    SELECT greatest(least(nullif(current_setting('stockgraph.effective_day', true), '')::date,
+                          (clock_timestamp() AT TIME ZONE 'UTC')::date), DATE '0001-01-01')
 $$;
 
 -- Of what a statement took away or altered, ends what no longer holds; what began and ended on one day vanishes.
@@ -236,6 +236,7 @@ END;
 $$;
 
 -- Of what a statement brought or altered, opens what does not hold yet; what ended on the same day and is alike goes on.
+-- FOR SHARE, since a snapshot may be older than the end of a row: in REPEATABLE READ that is a serialization failure.
 CREATE OR REPLACE FUNCTION open_group_history() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -246,7 +247,7 @@ BEGIN
             (last.environment, last.type, last.name) = (t.environment, t.type, t.name)
             AND last.description IS NOT DISTINCT FROM t.description, false) AS alike
         FROM touched AS t LEFT JOIN LATERAL (
-            SELECT * FROM group_history AS h WHERE h.group_id = t.id ORDER BY h.valid_from DESC LIMIT 1
+            SELECT * FROM group_history AS h WHERE h.group_id = t.id ORDER BY h.valid_from DESC LIMIT 1 FOR SHARE
         ) AS last ON true
         WHERE last.valid_from IS NULL OR last.valid_to IS NOT NULL
     ), reopened AS (
@@ -270,7 +271,7 @@ BEGIN
                last.valid_to >= day AND last.weight IS NOT DISTINCT FROM t.weight AS goes_on
         FROM touched AS t LEFT JOIN LATERAL (
             SELECT * FROM membership_history AS h WHERE h.group_id = t.group_id AND h.symbol = t.symbol
-            ORDER BY h.valid_from DESC LIMIT 1
+            ORDER BY h.valid_from DESC LIMIT 1 FOR SHARE
         ) AS last ON true
         WHERE last.valid_from IS NULL OR last.valid_to IS NOT NULL
     ), reopened AS (
@@ -295,6 +296,8 @@ BEGIN
                                         'open_group_history', 'open_membership_history']
     LOOP
         EXECUTE format('ALTER FUNCTION %I() SET search_path = pg_catalog, %I, pg_temp', own_function, current_schema());
+        -- they write with their owner's rights, so nobody else may hang them on a table
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %I() FROM PUBLIC', own_function);
     END LOOP;
     FOR watched IN
         SELECT * FROM (VALUES
@@ -364,6 +367,20 @@ DECLARE
     written bigint := 0;
     added bigint;
 BEGIN
+    -- where there is nothing to mend nobody waits
+    IF NOT EXISTS (
+           SELECT FROM definition_groups AS g
+           FULL JOIN (SELECT * FROM group_history WHERE valid_to IS NULL) AS h ON h.group_id = g.id
+               AND (h.environment, h.type, h.name) = (g.environment, g.type, g.name)
+               AND h.description IS NOT DISTINCT FROM g.description
+           WHERE g.id IS NULL OR h.group_id IS NULL)
+       AND NOT EXISTS (
+           SELECT FROM group_memberships AS m
+           FULL JOIN (SELECT * FROM membership_history WHERE valid_to IS NULL) AS h
+               ON h.group_id = m.group_id AND h.symbol = m.symbol
+           WHERE m.group_id IS NULL OR h.group_id IS NULL OR m.weight IS DISTINCT FROM h.weight) THEN
+        RETURN 0;
+    END IF;
     LOCK TABLE definition_groups, group_memberships IN SHARE MODE;
     WITH gone AS MATERIALIZED (
         SELECT h.group_id, h.valid_from FROM group_history AS h

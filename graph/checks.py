@@ -62,6 +62,22 @@ HAVING bool_or(s.symbol IS NULL)
 """
 """ETFs with members that lie in no sector: how many, and the first of them, heaviest first."""
 
+HISTORY_READABLE = """
+SELECT coalesce(has_table_privilege(to_regclass('group_history'), 'SELECT')
+                AND has_table_privilege(to_regclass('membership_history'), 'SELECT'), false)
+"""
+"""Whether there is a history, and one that may be read."""
+
+NAME_GAPS = """
+SELECT coalesce(g.type, h.type) AS type, coalesce(g.name, h.name) AS name
+FROM definition_groups AS g
+FULL JOIN (SELECT * FROM group_history WHERE valid_to IS NULL) AS h ON h.group_id = g.id
+    AND (h.environment, h.type, h.name) = (g.environment, g.type, g.name)
+    AND h.description IS NOT DISTINCT FROM g.description
+WHERE coalesce(g.environment, h.environment) = $1 AND (g.id IS NULL OR h.group_id IS NULL)
+"""
+"""Groups whose history does not end in what they are called, or that are gone and have one without an end."""
+
 HISTORY_GAPS = """
 SELECT g.type, g.name, count(*) AS total, (array_agg(d.symbol ORDER BY d.symbol COLLATE "C"))[1:5] AS symbols
 FROM definition_groups AS g JOIN (
@@ -123,7 +139,10 @@ async def check(connection: Connection, environment: str) -> list[Finding]:
     for row in await connection.fetch(MISSING_SECTORS, environment):
         message = f"ETF {row['name']} has {row['total']} of {row['members']} members in no sector {_first(row)}."
         found.append(_finding("warning", "no_sector", message))
-    if await connection.fetchval("SELECT to_regclass('membership_history') IS NOT NULL"):
+    if await connection.fetchval(HISTORY_READABLE):
+        for row in await connection.fetch(NAME_GAPS, environment):
+            message = f"{row['type']} {row['name']} has a history that lacks its name; `stockgraph init` mends it."
+            found.append(_finding("fault", "history_gap", message))
         for row in await connection.fetch(HISTORY_GAPS, environment):
             what = f"{row['total']} memberships {_first(row)}"
             message = f"{row['type']} {row['name']} has a history that lacks {what}; `stockgraph init` mends it."

@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import fields, replace
 from datetime import date
 from decimal import Decimal
@@ -23,6 +23,7 @@ import orjson
 import uvicorn
 from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress as Drawn
 
 from graph.app import create_app, open_runtime
@@ -135,7 +136,7 @@ def load(
     Files as iShares, State Street, Invesco, Vanguard and ARK publish them are known by their content. Others are known
     by their names: `etf_SPY.csv`, `theme_airlines.csv`, `universe_dow30.csv`, `segment_...`, `custom_...` with the
     columns `symbol,name,weight`, and `sectors.csv` with `symbol,sector,industry`. In a folder with a `groups.csv`
-    (columns `name,type,description,file`) only what it lists is loaded. A file with a bad row changes nothing.
+    (columns `name,type,description,as_of,file`) only what it lists is loaded. A file with a bad row changes nothing.
 
     Holdings are of the day that `--as-of`, the file, the index or the file's name tells, else of today; what is older
     than a group is not loaded over it. Files of one fund are loaded day after day.
@@ -153,25 +154,33 @@ def load(
         reading = read_paths(paths, group_type=type, name=name, weights=weights, as_of=as_of, progress=progress)
     report = _JsonReport() if json else _TextReport()
     failures: list[StockgraphError] = list(reading.errors)
-    groups = iter(reading.groups)
 
     async def run(url: str) -> None:
         async with _connected(url) as connection:
             if settings.database_url is None:
                 await make_tables(connection)
             with _progress() as progress:
-                async for outcome in load_groups(
+                outcomes = load_groups(
                     connection, reading.groups, environment=settings.environment, dry_run=dry_run, progress=progress
-                ):
-                    group = next(groups)
-                    if isinstance(outcome, GroupRefused):
-                        failures.append(outcome)
-                    else:
-                        report.add(outcome, group)
+                )
+                async with aclosing(outcomes):
+                    for group in reading.groups:
+                        outcome = await anext(outcomes)
+                        if isinstance(outcome, GroupRefused):
+                            failures.append(outcome)
+                            continue
+                        try:
+                            report.add(outcome, group)
+                        except BrokenPipeError:
+                            # what is to be loaded is loaded whether or not somebody reads on
+                            _mute()
 
     try:
-        with _database(settings) as url:
-            asyncio.run(run(url))
+        if reading.groups:
+            with _database(settings) as url:
+                asyncio.run(run(url))
+    except StockgraphError as error:
+        failures.append(error)
     finally:
         report.end(reading.notes, failures, dry_run=dry_run)
     for failure in failures:
@@ -406,7 +415,9 @@ async def _furnish(url: str, settings: Settings, *, demo: bool) -> None:
     """Make the tables of the embedded database, and fill them where there is nothing yet."""
     async with _connected(url) as connection:
         await make_tables(connection)
-        if not demo or await connection.fetchval("SELECT EXISTS (SELECT FROM definition_groups)"):
+        # a database whose groups somebody has removed is no new one
+        used = "SELECT EXISTS (SELECT FROM definition_groups) OR EXISTS (SELECT FROM group_history)"
+        if not demo or await connection.fetchval(used):
             return
         err.print("The database is empty and gets demo data: real sectors, indexes, funds and themes.")
         # in a process of its own, since what reads the data takes memory that a server should not keep
@@ -431,9 +442,20 @@ def _read_demo() -> list[GroupHoldings]:
 @contextmanager
 def _progress() -> Iterator[Progress]:
     """Draw a bar, where there is a terminal to draw on; what it gives is told how far things are."""
+    shown = ""
+
+    def draw(what: str, done: int, of: int | None) -> None:
+        nonlocal shown
+        if what != shown:
+            # another bar, since one that is of something cannot become one of nobody knows how much
+            for task in drawn.task_ids:
+                drawn.remove_task(task)
+            drawn.add_task(escape(what), total=of)
+            shown = what
+        drawn.update(drawn.task_ids[0], completed=done, total=of)
+
     with Drawn(console=err, transient=True, redirect_stdout=sys.stdout.isatty(), disable=not err.is_terminal) as drawn:
-        task = drawn.add_task("", total=None)
-        yield lambda what, done, of: drawn.update(task, description=what, completed=done, total=of)
+        yield draw
 
 
 async def _look_over(url: str) -> None:
@@ -480,8 +502,12 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # whoever read has read enough; Python would complain once more at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _mute()
+
+
+def _mute() -> None:
+    """Print to nowhere: whoever read has read enough, and Python would complain once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(reason: object) -> None:

@@ -183,7 +183,7 @@ def demo_groups() -> list[GroupHoldings]:
     def group(kind: str, name: str, symbols: Iterable[str], description: str) -> GroupHoldings:
         holdings = tuple(stocks[symbol] for symbol in sorted(symbols))
         # told as a demo, so that whatever is loaded takes its place
-        return GroupHoldings(kind, name, holdings, description, day, metadata={"demo": True})
+        return GroupHoldings(kind, name, holdings, description, day, metadata={"stockgraph": "demo"})
 
     renames = _renames(day)
     groups = []

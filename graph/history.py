@@ -14,7 +14,10 @@ async def check_day(operation: Operation, argument: str, day: date) -> date:
     if day > today:
         raise InvalidArgument(f"{argument}: {day} is yet to come; today is {today}, in UTC.")
     if not row["kept"]:
-        raise NoHistory("This database does not keep the history of its groups; `stockgraph init` begins one.")
+        raise NoHistory(
+            "This database does not keep the history of its groups; `stockgraph init` begins one, unless a subscription"
+            " writes them."
+        )
     return today
 
 

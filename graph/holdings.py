@@ -298,14 +298,14 @@ def _read_index(index: Errors) -> dict[str, list[_Named]]:
     if not {"name", "type", "file"} <= columns.keys():
         raise index.error("an index has the columns name,type,description,as_of,members,file", line)
     listed: dict[str, list[_Named]] = {}
-    lines: dict[tuple[str, str], int] = {}
+    lines: dict[tuple[object, ...], int] = {}
     for line, fields in rows:
         try:
             file, named = _read_index_row(line, fields, columns)
         except ValueError as error:
             index.add(line, str(error))
             continue
-        first = lines.setdefault((named.type, named.name), line)
+        first = lines.setdefault((named.type, named.name, named.as_of, file), line)
         if first == line:
             listed.setdefault(file, []).append(named)
         else:
@@ -325,7 +325,7 @@ def _read_index_row(line: int, fields: Sequence[str], columns: Mapping[str, int]
     if written and as_of is None:
         raise ValueError(f"as_of {quoted(written)} is not a date such as 2025-11-18")
     description = " ".join(row.get("description", "").split()) or None
-    return row["file"], _Named(*_group(row["type"], row["name"]), description, row.get("members", ""), as_of, line)
+    return row["file"], _Named(*check_group(row["type"], row["name"]), description, row.get("members", ""), as_of, line)
 
 
 def _read_listed(path: Path, listed: Sequence[_Named], load: _Load, index: Errors) -> Reading:
@@ -398,7 +398,7 @@ def _tell(errors: Errors, content: _Members, group_type: str | None, name: str |
         reason = f"its name does not tell what it holds; give --type and --name, or name it as one of {_FILE_NAMES}"
         raise errors.error(reason, kind=NotHoldings)
     try:
-        return _group(group_type, name)
+        return check_group(group_type, name)
     except ValueError as error:
         raise errors.error(str(error)) from error
 
@@ -420,7 +420,7 @@ def _file_day(path: Path) -> date | None:
     return next((day for found in _FILE_DAY.findall(path.name) if (day := read_day("-".join(found)))), None)
 
 
-def _group(group_type: str, name: str) -> tuple[str, str]:
+def check_group(group_type: str, name: str) -> tuple[str, str]:
     """Check a type and a name, and write them as the database holds them; ValueError says what is wrong."""
     if group_type.upper() not in TYPES:
         raise ValueError(f"type {quoted(group_type)} is none of {', '.join(TYPES)}")
@@ -477,11 +477,11 @@ def _parse_members(errors: Errors, rows: Iterable[Row], columns: Mapping[str, in
             largest = max(largest, weight.copy_abs())
     if errors:
         return _Members(())
-    limit = _limit(_unit(errors, total, signs, load.unit))
+    limit = limit_of(tell_unit(errors, total, signs, load.unit))
     whole = count == len(kept)
     if largest >= limit:
         for line, _, weight, _ in kept if whole else _reread(Errors(errors.path, errors.state)):
-            if fault := _out_of_range(weight, limit):
+            if fault := out_of_range(weight, limit):
                 errors.add(line, fault)
     if whole:
         load.room -= count
@@ -500,7 +500,7 @@ def _written(errors: Errors, rows: Iterable[Row], columns: Mapping[str, int], si
     weight_at, name_at = columns["weight"], columns.get("name")
     for line, symbol, fields in _members(errors, rows, columns):
         try:
-            weight = _number(fields[weight_at], signs)
+            weight = read_number(fields[weight_at], signs)
         except ValueError as error:
             errors.add(line, str(error))
             continue
@@ -508,7 +508,7 @@ def _written(errors: Errors, rows: Iterable[Row], columns: Mapping[str, int], si
 
 
 def _holdings(rows: Iterable[_PlainRow], limit: int) -> Iterator[Holding]:
-    return (Holding(symbol, _fraction(weight, limit), name) for _, symbol, weight, name in rows)
+    return (Holding(symbol, as_fraction(weight, limit), name) for _, symbol, weight, name in rows)
 
 
 def _parse_vendor(errors: Errors, rows: Iterator[Row], load: _Load) -> _Members:
@@ -523,8 +523,8 @@ def _parse_vendor(errors: Errors, rows: Iterator[Row], load: _Load) -> _Members:
     for entry in table.entries(_whole(errors, chain(first, rows))):
         weight = None
         try:
-            weight = _number(entry.weight, signs)
-            _check_symbol(entry.symbol)
+            weight = read_number(entry.weight, signs)
+            check_symbol(entry.symbol)
         except ValueError as error:
             # of what is left out anyway nothing needs to be right
             if not entry.reason:
@@ -532,15 +532,15 @@ def _parse_vendor(errors: Errors, rows: Iterator[Row], load: _Load) -> _Members:
         entries.append((entry, weight))
     if errors:
         return _Members(())
-    total = _total(weight for _, weight in entries)
-    limit = _limit(_unit(errors, total, signs, load.unit, says=table.percent, means=table.form.percent))
+    total = total_of(weight for _, weight in entries)
+    limit = limit_of(tell_unit(errors, total, signs, load.unit, says=table.percent, means=table.form.percent))
     kept, left_out = _kept(errors, entries, limit)
     if left_out and not kept:
         reasons = Counter(each.reason for each in left_out)
         counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
         raise errors.error(f"holds no stocks; all rows were left out: {counts}")
     notes = list(table.notes)
-    share = _fraction(total, limit)
+    share = as_fraction(total, limit)
     if signs and share is not None and not _WHOLE_SUM[0] <= share <= _WHOLE_SUM[1]:
         notes.append(f"the weights sum to {share.scaleb(2):.4g} %; see that the file is whole")
     return _Members(
@@ -563,7 +563,7 @@ def _kept(
         if entry.reason:
             out.append((entry, weight))
             continue
-        if fault := _out_of_range(weight, limit):
+        if fault := out_of_range(weight, limit):
             errors.add(entry.line, fault)
         known = heaviest.setdefault(entry.symbol, (entry, weight))
         if known[0] is not entry:
@@ -575,11 +575,11 @@ def _kept(
                 (lighter[0]._replace(reason=f"{entry.symbol} is on line {other} too, and not lighter"), lighter[1])
             )
     holdings = [
-        Holding(symbol, _fraction(weight, limit), entry.name, entry.industry)
+        Holding(symbol, as_fraction(weight, limit), entry.name, entry.industry)
         for symbol, (entry, weight) in heaviest.items()
     ]
     left_out = [
-        LeftOut(entry.line, entry.ticker, entry.name, _fraction(weight, limit), entry.reason)
+        LeftOut(entry.line, entry.ticker, entry.name, as_fraction(weight, limit), entry.reason)
         for entry, weight in sorted(out, key=lambda each: each[0].line)
     ]
     return holdings, left_out
@@ -601,7 +601,7 @@ def _unknown_form(errors: Errors, head: Sequence[Row]) -> InputFileError:
     return errors.error(reason, line, NotHoldings)
 
 
-def _number(written: str, signs: set[bool]) -> Decimal | None:
+def read_number(written: str, signs: set[bool]) -> Decimal | None:
     """Read a weight, None where there is none, and keep whether it has a percent sign; ValueError says what it is."""
     if not written:
         return None
@@ -612,11 +612,12 @@ def _number(written: str, signs: set[bool]) -> Decimal | None:
     return Decimal(number)
 
 
-def _total(weights: Iterable[Decimal | None]) -> Decimal:
+def total_of(weights: Iterable[Decimal | None]) -> Decimal:
+    """Sum the weights that are known."""
     return sum((weight for weight in weights if weight is not None), Decimal(0))
 
 
-def _unit(
+def tell_unit(
     errors: Errors, total: Decimal, signs: set[bool], stated: Unit | None, *, says: bool = False, means: bool = False
 ) -> Unit:
     """Tell fractions from percent: as stated, as the signs or the header say, by the sum, as the vendor means."""
@@ -636,17 +637,20 @@ def _unit(
     raise errors.error(f"the weights sum to {total:.6g}, neither near 1 nor near 100; say which they are with {both}")
 
 
-def _limit(unit: Unit) -> int:
+def limit_of(unit: Unit) -> int:
+    """Give what a weight in a unit lies below, as its negative lies above the negative of it."""
     return _MAX_WEIGHT * (100 if unit == "percent" else 1)
 
 
-def _out_of_range(weight: Decimal | None, limit: int) -> str:
+def out_of_range(weight: Decimal | None, limit: int) -> str:
+    """Say what is wrong with a weight beyond the limit of its unit; nothing if nothing."""
     if weight is None or weight.copy_abs() < limit:
         return ""
     return f"weight {weight} is not between -{limit} and {limit}{' percent' if limit > _MAX_WEIGHT else ''}"
 
 
-def _fraction(weight: Decimal | None, limit: int) -> Decimal | None:
+def as_fraction(weight: Decimal | None, limit: int) -> Decimal | None:
+    """Give a weight as a fraction; the limit tells its unit."""
     return weight if weight is None or limit == _MAX_WEIGHT else weight.scaleb(-2)
 
 
@@ -658,7 +662,7 @@ def _parse_sectors(
     for line, symbol, fields in _members(errors, _whole(errors, rows), columns):
         label = " ".join(fields[columns["sector"]].split())
         try:
-            name = _group("SECTOR", label)[1]
+            name = check_group("SECTOR", label)[1]
         except ValueError:
             errors.add(line, f"sector {quoted(label)} is not a name of 1 to {MAX_NAME} characters")
             continue
@@ -698,7 +702,7 @@ def _members(errors: Errors, rows: Iterable[Row], columns: Mapping[str, int]) ->
             continue
         symbol = fields[symbol_at].upper()
         try:
-            _check_symbol(symbol)
+            check_symbol(symbol)
         except ValueError as error:
             errors.add(line, str(error))
             continue
@@ -710,6 +714,7 @@ def _members(errors: Errors, rows: Iterable[Row], columns: Mapping[str, int]) ->
         yield line, symbol, fields
 
 
-def _check_symbol(symbol: str) -> None:
+def check_symbol(symbol: str) -> None:
+    """Raise a ValueError that says what is wrong with a symbol."""
     if not 0 < len(symbol) <= MAX_SYMBOL or not symbol.isprintable() or " " in symbol:
         raise ValueError(f"symbol {quoted(symbol)} is not 1 to {MAX_SYMBOL} characters without white space")

@@ -6,13 +6,13 @@ keeps more than a few thousand of them in memory.
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from itertools import groupby
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import asyncpg
 
@@ -31,7 +31,7 @@ Names = dict[str, tuple[str | None, str | None]]
 """The names and industries of stocks, by symbol."""
 
 # What the tables of this database are: which are missing, the type of a weight, the columns of symbols, whether a
-# history is kept; and the day.
+# history can be read; and the day.
 _TABLES = """
 SELECT ARRAY(SELECT name FROM unnest(ARRAY['definition_groups', 'group_memberships', 'symbols']) AS name
              WHERE to_regclass(name) IS NULL) AS missing,
@@ -39,7 +39,8 @@ SELECT ARRAY(SELECT name FROM unnest(ARRAY['definition_groups', 'group_membershi
         WHERE attrelid = to_regclass('group_memberships') AND attname = 'weight') AS weight,
        ARRAY(SELECT attname::text FROM pg_attribute
              WHERE attrelid = to_regclass('symbols') AND attnum > 0 AND NOT attisdropped) AS symbols,
-       to_regclass('group_history') IS NOT NULL AND to_regclass('membership_history') IS NOT NULL AS history,
+       coalesce(has_table_privilege(to_regclass('group_history'), 'SELECT')
+                AND has_table_privilege(to_regclass('membership_history'), 'SELECT'), false) AS history,
        (clock_timestamp() AT TIME ZONE 'UTC')::date AS today"""
 
 # Where the members of the source go first, in the types that the table of memberships has here. Those that are news go
@@ -59,7 +60,8 @@ _SET_DAY = "SELECT set_config('stockgraph.effective_day', $1, true)"
 
 # Finds a group and keeps other loads of it waiting until this one ends; what refers to the group goes on.
 _LOCK_GROUP = """
-SELECT id, metadata ->> 'as_of' AS as_of, coalesce(metadata ? 'demo', false) AS demo FROM definition_groups
+SELECT id, metadata ->> 'as_of' AS as_of, coalesce(metadata @> '{"stockgraph": "demo"}', false) AS demo
+FROM definition_groups
 WHERE type = $1 AND name = $2 AND environment = $3
 FOR NO KEY UPDATE"""
 
@@ -72,16 +74,23 @@ FROM (SELECT now() AT TIME ZONE 'UTC' AS utc) AS t
 ON CONFLICT (name, type, environment) DO NOTHING
 RETURNING id, NULL AS as_of, false AS demo"""
 
+_DELETE_GROUP = "DELETE FROM definition_groups WHERE id = $1"
+
+# Of a group of the demo, which is there only until something is loaded.
+_FORGET_GROUP = """
+WITH members AS (DELETE FROM membership_history WHERE group_id = $1)
+DELETE FROM group_history WHERE group_id = $1"""
+
 # The latest day on which anything of a group changed, or of a former one of its name; two ends of one index tell.
 _CHANGED_ON = """
 SELECT greatest(
     (SELECT valid_to FROM membership_history
-     WHERE group_id = $1 AND coalesce(valid_to, 'infinity') < 'infinity'
+     WHERE group_id = $1 AND NOT $5 AND coalesce(valid_to, 'infinity') < 'infinity'
      ORDER BY coalesce(valid_to, 'infinity') DESC LIMIT 1),
     (SELECT valid_from FROM membership_history
-     WHERE group_id = $1 AND coalesce(valid_to, 'infinity') = 'infinity'
+     WHERE group_id = $1 AND NOT $5 AND coalesce(valid_to, 'infinity') = 'infinity'
      ORDER BY valid_from DESC LIMIT 1),
-    (SELECT max(greatest(valid_from, valid_to)) FROM group_history WHERE group_id = $1),
+    (SELECT max(greatest(valid_from, valid_to)) FROM group_history WHERE group_id = $1 AND NOT $5),
     (SELECT max(greatest(valid_from, valid_to)) FROM group_history
      WHERE lower(name) = lower($3) AND environment = $4 AND type = $2 AND name = $3))"""
 
@@ -149,8 +158,7 @@ UPDATE membership_history AS h SET valid_from = s.valid_from
 FROM unnest($2::text[], $3::date[]) AS s (symbol, valid_from)
 WHERE h.group_id = $1 AND h.symbol = s.symbol AND h.valid_to IS NULL"""
 
-_BEGIN_GROUP = """
-UPDATE group_history SET valid_from = $2 WHERE group_id = $1 AND valid_to IS NULL AND valid_from > $2"""
+_BEGIN_GROUP = "UPDATE group_history SET valid_from = $2 WHERE group_id = $1"
 
 # Adds the stocks that are not there, in the order that every load writes them in, so that no two wait for each other.
 _ADD_SYMBOLS = """
@@ -297,7 +305,7 @@ async def load_groups(
     environment: str,
     dry_run: bool = False,
     progress: Progress | None = None,
-) -> AsyncIterator[GroupDiff | GroupRefused]:
+) -> AsyncGenerator[GroupDiff | GroupRefused, None]:
     """Replace each group in a transaction of its own, and yield what became of it: its diff, or why it was refused.
 
     Where groups call a stock differently, the first counts, so that the same load again finds nothing to write; of a
@@ -415,13 +423,7 @@ async def _replace(connection: Connection, group: GroupHoldings, environment: st
     metadata = dict(group.metadata or {}) | ({"as_of": str(group.as_of)} if group.as_of else {})
     liquidity_filter = None if group.liquidity_filter is None else json.dumps(group.liquidity_filter)
     told = (group.description, json.dumps(metadata), liquidity_filter)
-    created = False
-    while not (row := await connection.fetchrow(_LOCK_GROUP, *key)):
-        if row := await connection.fetchrow(_CREATE_GROUP, *key, *told):
-            created = True
-            break
-    if group.as_of and not row["demo"]:
-        await _check_newest(connection, group, key, row, tables)
+    row, created = await _find_group(connection, group.as_of, key, told, tables)
     changes = await connection.fetch(_MERGE_MEMBERS, row["id"], LISTED)
     added, removed = (_listed(changes, kind, lambda change: str(change["symbol"])) for kind in ("added", "removed"))
     reweighted = _listed(
@@ -429,11 +431,10 @@ async def _replace(connection: Connection, group: GroupHoldings, environment: st
     )
     said = None
     if not created:
-        # the day, where members of no known day replace others; that the group is a demo, where anything is loaded
-        forget = ["demo"] if group.as_of or not changes else ["as_of", "demo"]
+        # the day, where members of no known day replace others; that it is of the demo, where anything is loaded
+        forget = ["stockgraph"] if row["demo"] else []
+        forget += ["as_of"] if changes and not group.as_of else []
         said = await connection.fetchrow(_UPDATE_GROUP, row["id"], bool(changes), *told, forget)
-        if row["demo"] and group.as_of:
-            await connection.execute(_BEGIN_GROUP, row["id"], group.as_of)
     elif group.past and tables.history:
         await _begin_earlier(connection, row["id"], group.past)
     # last, since groups share stocks: whoever waits for these rows waits for the end of this transaction
@@ -481,20 +482,32 @@ def _listed(changes: Sequence[asyncpg.Record], kind: str, item: Callable[[asyncp
     return Listed(of_kind[0]["total"] if of_kind else 0, tuple(map(item, of_kind)))
 
 
-async def _check_newest(
-    connection: Connection, group: GroupHoldings, key: tuple[str, str, str], row: asyncpg.Record, tables: _Tables
-) -> None:
-    """Refuse holdings that are older than the day as of which the group is what it is, as far as that is known."""
+async def _find_group(
+    connection: Connection, as_of: date | None, key: tuple[str, str, str], told: tuple[Any, ...], tables: _Tables
+) -> tuple[asyncpg.Record, bool]:
+    """Lock a group, or make it, and say whether it was made; refuse holdings that are older than it is."""
+    created = False
+    while not (row := await connection.fetchrow(_LOCK_GROUP, *key)):
+        if row := await connection.fetchrow(_CREATE_GROUP, *key, *told):
+            created = True
+            break
     days = [read_day(row["as_of"] or "")]
     if tables.history:
-        days.append(await connection.fetchval(_CHANGED_ON, row["id"], *key))
+        days.append(await connection.fetchval(_CHANGED_ON, row["id"], *key, created))
     # a day to come can only be somebody's mistake
     newest = max((day for day in days if day and day <= tables.today), default=None)
-    if group.as_of and newest and group.as_of < newest:
-        raise GroupRefused(
-            f"{group.type} {group.name}: the holdings are of {group.as_of}, older than what is here ({newest});"
-            f" --as-of {newest} or later takes them as of then."
-        )
+    if as_of and newest and as_of < newest:
+        if not row["demo"]:
+            there = "the end of the former group of that name" if created else "what is here"
+            raise GroupRefused(
+                f"{key[0]} {key[1]}: the holdings are of {as_of}, older than {there} ({newest});"
+                f" --as-of {newest} or later takes them as of then."
+            )
+        await connection.execute(_DELETE_GROUP, row["id"])
+        await connection.execute(_FORGET_GROUP, row["id"])
+        row, created = await connection.fetchrow(_CREATE_GROUP, *key, *told), True
+        assert row  # noqa: S101 - its place is this transaction's
+    return row, created
 
 
 async def _begin_earlier(connection: Connection, group_id: int, past: Sequence[Spell]) -> None:

@@ -20,14 +20,14 @@ from graph.errors import DatabaseUnavailable, InputFileError, StockgraphError
 from graph.holdings import (
     GroupHoldings,
     Holding,
-    _check_symbol,
-    _fraction,
-    _group,
-    _limit,
-    _number,
-    _out_of_range,
-    _total,
-    _unit,
+    as_fraction,
+    check_group,
+    check_symbol,
+    limit_of,
+    out_of_range,
+    read_number,
+    tell_unit,
+    total_of,
 )
 from graph.loading import GroupDiff, GroupRefused, replace_group
 from graph.settings import Environment
@@ -85,6 +85,10 @@ FROM (SELECT to_jsonb(e) AS entry FROM cache_entries AS e) AS entries
 ORDER BY entry->'id', entry - 'value'"""
 
 # What is known of stocks, by whatever columns the table has here.
+_KNOWN = """
+SELECT EXISTS (SELECT FROM definition_groups WHERE type = $1 AND name = $2 AND environment = $3) AS there,
+       (clock_timestamp() AT TIME ZONE 'UTC')::date AS today"""
+
 _STOCKS = """
 SELECT symbol, to_jsonb(s)->>'name' AS name, to_jsonb(s)->>'industry' AS industry
 FROM symbols AS s WHERE symbol = ANY($1::text[])"""
@@ -320,7 +324,7 @@ def _names(entry: Entry) -> tuple[str, str]:
 def _move(where: str, entry: Entry, default: str) -> Move:
     """Make the group of an entry; ValueError says why it holds none."""
     key, title = _names(entry)
-    group_type, group_name = _group(TYPES[entry["type"]], key)
+    group_type, group_name = check_group(TYPES[entry["type"]], key)
     if group_type == "ETF":
         group_name = group_name.upper()
     environment = default if entry.get("environment") is None else _words(entry["environment"]).upper()
@@ -381,18 +385,18 @@ def _holdings(listed: Sequence[object], notes: _Notes) -> Iterator[Holding]:
             notes.add(f"member {twice} left out: {holding.symbol} is member {other} too")
     if not members:
         raise ValueError(f"has no members that are symbols ({notes.named[0]})")
-    total = _total(holding.weight for _, holding in members.values())
+    total = total_of(holding.weight for _, holding in members.values())
     limit = 0
     try:
-        limit = _limit(_unit(Errors(Path()), total, signs, None))
+        limit = limit_of(tell_unit(Errors(Path()), total, signs, None))
     except InputFileError:
         notes.add(f"all without weights: whether they are fractions or percent is not to be told (sum {total:.6g})")
     for _, holding in members.values():
         weight = holding.weight if limit else None
-        if fault := _out_of_range(weight, limit):
+        if fault := out_of_range(weight, limit):
             notes.add(f"{holding.symbol} without its weight: {fault}")
             weight = None
-        yield replace(holding, weight=_fraction(weight, limit))
+        yield replace(holding, weight=as_fraction(weight, limit))
 
 
 def _members(listed: Sequence[object], signs: set[bool], notes: _Notes) -> Iterator[tuple[int, Holding]]:
@@ -422,7 +426,7 @@ def _symbol(value: object) -> str:
         case str():
             ticker = value.strip().upper()
             symbol = spell(ticker)[0] if _MAYBE_CLASS.fullmatch(ticker) else ticker
-            _check_symbol(symbol)
+            check_symbol(symbol)
             return symbol
         case _:
             raise ValueError(f"{quoted(str(value))} is no text, so no symbol")
@@ -432,7 +436,7 @@ def _weight(value: object, signs: set[bool]) -> Decimal | None:
     written = "" if value is None else str(value).strip()
     if len(written) > MAX_WEIGHT:
         raise ValueError(f"weight {quoted(written, 30)} is longer than {MAX_WEIGHT} characters")
-    return _number(written, signs)
+    return read_number(written, signs)
 
 
 def _words(value: object) -> str:
@@ -517,7 +521,15 @@ async def migrate(connection: Connection, moves: Sequence[Move]) -> Outcome:
     present: list[Move] = []
     left: list[Left] = []
     for move in moves:
-        group = replace(move.group, holdings=tuple(_news(move.group.holdings, names, industries)))
+        holdings = tuple(_news(move.group.holdings, names, industries))
+        # the day of an entry is of no matter to a group that is here already
+        (known,) = await connection.fetch(_KNOWN, move.group.type, move.group.name, move.environment)
+        as_of = move.group.as_of
+        group = replace(
+            move.group,
+            holdings=holdings,
+            as_of=None if known["there"] or (as_of and as_of > known["today"]) else as_of,
+        )
         transaction = connection.transaction(isolation="read_committed")
         await transaction.start()
         done = False

@@ -67,9 +67,13 @@ JOIN group_history AS h ON lower(h.name) = lower(k.name) AND h.environment = k.e
 GROUP BY k.ordinal, h.type;
 
 -- name: groups_known_since
--- The first day that is known of groups.
+-- The first day that is known of groups under the names that they have.
 -- 0.1 ms.
-SELECT k.ordinal, (SELECT min(h.valid_from) FROM group_history AS h WHERE h.group_id = k.group_id) AS since
+SELECT k.ordinal, (SELECT max(h.valid_from) FROM group_history AS h
+                   WHERE h.group_id = k.group_id AND NOT EXISTS (
+                       SELECT FROM group_history AS before
+                       WHERE before.group_id = h.group_id AND before.valid_to = h.valid_from
+                           AND (before.environment, before.type, before.name) = (h.environment, h.type, h.name))) AS since
 FROM unnest($1::integer[]) WITH ORDINALITY AS k (group_id, ordinal);
 
 -- name: groups_named

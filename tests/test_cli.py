@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -11,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Barrier
 from urllib.parse import urlsplit
@@ -18,6 +20,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import httpx2
 import pytest
+
+from graph.embedded import embedded_postgres
 
 ROOT = Path(__file__).parents[1]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -234,6 +238,22 @@ def test_no_demo_leaves_it_empty_and_files_fill_it(home: str, tmp_path: Path) ->
         server.stop()
 
 
+async def test_a_database_that_somebody_emptied_gets_no_demo(home: str, tmp_path: Path) -> None:
+    other = f"{home}/empty"
+    # of a name that the demo has too, whose holdings are older than that there is none any more
+    (tmp_path / "etf_SPY_2020-01-01.csv").write_text("symbol,weight\nAAPL,1\n")
+    assert run("load", str(tmp_path), STOCKGRAPH_HOME=other).returncode == 0
+    with embedded_postgres(Path(other)) as url:
+        connection = await asyncpg.connect(url)
+        await connection.execute("DELETE FROM definition_groups")
+        await connection.close()
+    server = Server(STOCKGRAPH_HOME=other)
+    try:
+        assert server.ask("{ groups { totalCount } }") == {"data": {"groups": {"totalCount": 0}}}
+    finally:
+        assert "demo" not in server.stop()
+
+
 def test_several_workers_serve_the_embedded_database(home: str) -> None:
     server = Server("--workers", "2", STOCKGRAPH_HOME=home)
     assert server.ask("{ groups { totalCount } }") == {"data": {"groups": {"totalCount": 55}}}
@@ -436,6 +456,100 @@ def test_a_file_of_entries_moves_into_the_embedded_database(home: str, tmp_path:
         assert (moved.returncode, moved.stderr) == (0, "")
         assert moved.stdout.splitlines()[-1] == f"{line}, 0 left, 0 of other types"
     assert run("query", "chips", STOCKGRAPH_HOME=home).stdout == "NVDA\n"
+
+
+LIST = "Ticker,Name,Weight\nNVDA,NVIDIA,{}\nCASH,US DOLLAR,{}\n"
+
+
+def test_load_takes_the_files_of_several_days_one_after_another(database_url: str, tmp_path: Path) -> None:
+    for day, weight in (("2025-10-04", 99), ("2025-06-05", 98)):
+        (tmp_path / f"qqq_{day}.csv").write_text(LIST.format(weight, 100 - weight))
+    left_out = "ETF QQQ: 1 rows that are no members left out: CASH (cash)"
+    for arguments in (["--dry-run"], []):
+        shown = run("load", str(tmp_path), *arguments, DATABASE_URL=database_url)
+        assert (shown.stderr, shown.stdout.splitlines()[:4]) == (
+            "",
+            [
+                left_out,
+                "ETF QQQ as of 2025-06-05: 1 added (NVDA); 0 unchanged",
+                left_out,
+                "ETF QQQ as of 2025-10-04: 1 reweighted (NVDA 0.98000000 -> 0.99000000); annotated anew; 0 unchanged",
+            ],
+        )
+    again = run("load", str(tmp_path), "--json", DATABASE_URL=database_url)
+    printed = json.loads(again.stdout)
+    reason = (
+        "ETF QQQ: the holdings are of 2025-06-05, older than what is here (2025-10-04);"
+        " --as-of 2025-10-04 or later takes them as of then."
+    )
+    assert (again.returncode, again.stderr, printed["errors"]) == (1, f"error: {reason}\n", [reason])
+    (diff,) = printed["groups"]
+    assert (diff["as_of"], diff["unchanged"]) == ("2025-10-04", 1)
+    assert diff["left_out"] == [{"line": 3, "ticker": "CASH", "name": "US DOLLAR", "weight": 0.01, "reason": "cash"}]
+    later = run("load", str(tmp_path / "qqq_2025-10-04.csv"), "--as-of", "2025-10-05", DATABASE_URL=database_url)
+    assert later.stdout.splitlines()[1:] == [
+        "ETF QQQ as of 2025-10-05: annotated anew; 1 unchanged",
+        "1 groups read, 1 changed",
+    ]
+
+
+def test_load_prints_whole_json_also_where_the_database_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "etf_A.csv").write_text("symbol,weight\nA,1\n")
+    loaded = run("load", str(tmp_path), "--json", DATABASE_URL="postgresql://u@127.0.0.1:1/x")
+    gone = "The database does not answer; try again when it is back."
+    assert (loaded.returncode, loaded.stderr) == (1, f"error: {gone}\n")
+    assert json.loads(loaded.stdout) == {"groups": [], "notes": [], "errors": [gone]}
+
+
+@pytest.mark.parametrize("flag", ["-u", "-B"])  # at once, and at the end
+def test_load_goes_on_where_nobody_reads_on(market_url: str, tmp_path: Path, flag: str) -> None:
+    for name in ("A", "B", "C"):
+        (tmp_path / f"etf_{name}.csv").write_text("symbol,weight\nX,1\n")
+    process = subprocess.Popen(
+        [sys.executable, flag, "-m", "graph", "load", str(tmp_path)],
+        env=environment(DATABASE_URL=market_url),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout
+    process.stdout.close()
+    assert process.stderr
+    with process.stderr:
+        assert process.stderr.read() == b""
+    assert process.wait(timeout=60) == 0
+    assert run("query", "A&B&C", DATABASE_URL=market_url).stdout == "X\n"
+
+
+def test_load_draws_how_far_it_is_on_a_terminal_and_prints_to_where_it_is_told(
+    database_url: str, tmp_path: Path
+) -> None:
+    # a name that the markup of the terminal would trip over
+    file = tmp_path / "theme_[or].csv"
+    file.write_text("symbol,weight\n" + "".join(f"S{n},\n" for n in range(6_000)))
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "graph", "load", str(file), "--json"],
+        env=environment(DATABASE_URL=database_url, TERM="xterm", COLUMNS="300"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=end,
+    )
+    os.close(end)
+    drawn = bytearray()
+    assert process.stdout
+    with process.stdout, ThreadPoolExecutor(1) as reader:
+        printed = reader.submit(process.stdout.read)
+        # of a terminal whose other end is closed no more can be read
+        with suppress(OSError):
+            while part := os.read(terminal, 4096):
+                drawn += part
+        document = json.loads(printed.result())
+    os.close(terminal)
+    assert process.wait(timeout=60) == 0
+    assert f"Reading {file}".encode() in drawn
+    assert b"Merging THEME or" in drawn
+    assert document["groups"][0]["totals"]["added"] == 6_000
 
 
 def test_query_prints_symbols_json_or_an_answer(market_url: str) -> None:

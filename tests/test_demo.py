@@ -18,7 +18,7 @@ import pytest
 from graph.checks import Finding, check
 from graph.demo import COMPLETE_SINCE, FUNDS, INDEX_NAMES, SHADOWED, THEMES, TRACKERS, demo_groups
 from graph.holdings import GroupHoldings, Holding, Spell
-from graph.loading import GroupRefused, Reweighting, load_groups, replace_group
+from graph.loading import GroupRefused, load_groups, replace_group
 
 
 @pytest.fixture(scope="module")
@@ -495,13 +495,15 @@ async def test_what_is_loaded_takes_the_place_of_the_demo_whatever_its_day(
             await replace_group(connection, each, environment="DEFAULT")
         real = GroupHoldings("ETF", "SPY", (Holding("AAPL", Decimal(1)),), as_of=date(2025, 11, 18))
         diff = await replace_group(connection, real, environment="DEFAULT")
-        assert (diff.removed.total, diff.reweighted.first) == (502, (Reweighting("AAPL", None, Decimal(1)),))
+        assert (diff.created, diff.added.first, diff.removed.total) == (True, ("AAPL",), 0)
         assert await connection.fetchval("SELECT metadata::text FROM definition_groups WHERE name = 'SPY'") == (
             '{"as_of": "2025-11-18"}'
         )
         held = "SELECT array_agg(m.symbol) FROM groups_on($1) AS g JOIN memberships_on($1) AS m ON m.group_id = g.id WHERE g.name = 'SPY'"
         assert await connection.fetchval(held, date(2025, 11, 18)) == ["AAPL"]
         assert await connection.fetchval(held, date(2025, 11, 17)) is None
+        assert await connection.fetchval(held, date(2026, 7, 13)) == ["AAPL"]
+        assert [finding for finding in await check(connection, "DEFAULT") if finding.code == "history_gap"] == []
         older = replace(real, as_of=date(2025, 11, 17))
         with pytest.raises(GroupRefused, match="older than what is here"):
             await replace_group(connection, older, environment="DEFAULT")

@@ -329,6 +329,9 @@ async def test_what_was_written_past_the_triggers_is_found_and_mended(
         UPDATE definition_groups SET name = 'renamed' WHERE id = 5; DELETE FROM definition_groups WHERE id = 4;
         ALTER TABLE definition_groups ENABLE TRIGGER USER; ALTER TABLE group_memberships ENABLE TRIGGER USER""")
     assert [finding.message for finding in await check(connection, "DEFAULT") if finding.code == "history_gap"] == [
+        "CUSTOM late has a history that lacks its name; `stockgraph init` mends it.",
+        "CUSTOM renamed has a history that lacks its name; `stockgraph init` mends it.",
+        "CUSTOM unseen has a history that lacks its name; `stockgraph init` mends it.",
         "ETF FUND has a history that lacks 4 memberships (AAA, BBB, NEW, XXX); `stockgraph init` mends it.",
         "THEME semiconductors has a history that lacks 1 memberships (BBB); `stockgraph init` mends it.",
     ]
@@ -564,7 +567,7 @@ async def test_a_correction_of_the_history_is_in_the_next_answer(live: Live) -> 
 async def test_a_database_without_history_says_so(live: Live) -> None:
     await live.writer.execute("ALTER TABLE group_memberships DISABLE TRIGGER history_open_insert")
     answer = await live.ask("""{ group(name: "BIG", asOf: "2020-01-01") { name } }""")
-    message = "This database does not keep the history of its groups; `stockgraph init` begins one."
+    message = "This database does not keep the history of its groups; `stockgraph init` begins one, unless a subscription writes them."
     assert [(error["message"], error["extensions"]) for error in answer["errors"]] == [
         (message, {"code": "NO_HISTORY"})
     ]
@@ -580,3 +583,96 @@ async def test_a_database_without_history_says_so(live: Live) -> None:
 async def test_statements_are_not_compiled(databases: Any) -> None:
     async with Database(await databases.make()) as database, database.connection() as connection:
         assert await connection.fetchval("SHOW jit") == "off"
+
+
+# ---- what nobody may do to it, and what may not be done by chance
+
+
+async def test_a_role_without_rights_can_neither_end_nor_forge_a_history(
+    connection: "asyncpg.Connection[asyncpg.Record]",
+) -> None:
+    await connection.execute(PAST)
+    before = await connection.fetch("SELECT * FROM membership_history ORDER BY 1, 2, 4")
+    await connection.execute(
+        "CREATE ROLE stockgraph_test_reader; GRANT SELECT ON ALL TABLES IN SCHEMA public TO stockgraph_test_reader"
+    )
+    try:
+        for function in (
+            "close_membership_history", "open_membership_history", "close_group_history", "open_group_history", "record_data_change",
+        ):  # fmt: skip
+            await connection.execute("SET ROLE stockgraph_test_reader; CREATE TEMPORARY TABLE mine (group_id int)")
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(f"CREATE TRIGGER x AFTER TRUNCATE ON mine EXECUTE FUNCTION {function}()")
+            await connection.execute("DROP TABLE mine; RESET ROLE")
+    finally:
+        await connection.execute("RESET ROLE; DROP OWNED BY stockgraph_test_reader; DROP ROLE stockgraph_test_reader")
+    assert await connection.fetch("SELECT * FROM membership_history ORDER BY 1, 2, 4") == before
+
+
+async def test_a_writer_with_an_old_snapshot_fails_and_leaves_no_hole(
+    connection: "asyncpg.Connection[asyncpg.Record]", database_url: str
+) -> None:
+    await connection.execute(PAST)
+    await connection.execute("RESET stockgraph.effective_day")
+    other = await asyncpg.connect(database_url)
+    insert = "INSERT INTO group_memberships (group_id, symbol, weight) VALUES (1, 'AAA', 0.7)"
+    try:
+        transaction = other.transaction(isolation="repeatable_read")
+        await transaction.start()
+        await other.fetch("SELECT FROM group_memberships")
+        await connection.execute("DELETE FROM group_memberships WHERE group_id = 1 AND symbol = 'AAA'")
+        with pytest.raises(asyncpg.SerializationError):
+            await other.execute(insert)
+        await transaction.rollback()
+        await other.execute(insert)
+        await sound(connection)
+    finally:
+        await other.close()
+
+
+async def test_an_init_with_nothing_to_mend_waits_for_nobody(
+    connection: "asyncpg.Connection[asyncpg.Record]", database_url: str
+) -> None:
+    await connection.execute(PAST)
+    other = await asyncpg.connect(database_url)
+    try:
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute("DELETE FROM group_memberships WHERE symbol = 'AAA'")
+        await connection.execute("SET lock_timeout = '5s'")
+        assert await mend_history(connection) == 0
+        await transaction.rollback()
+    finally:
+        await other.close()
+
+
+async def test_an_id_that_is_used_again_has_no_part_in_the_past_of_another_group(
+    connection: "asyncpg.Connection[asyncpg.Record]", database_url: str
+) -> None:
+    await connection.execute(PAST)
+    await connection.execute("""RESET stockgraph.effective_day; TRUNCATE definition_groups RESTART IDENTITY CASCADE;
+        INSERT INTO definition_groups (name, type, environment) VALUES ('NEW', 'ETF', 'DEFAULT');
+        INSERT INTO group_memberships (group_id, symbol) VALUES (1, 'XXX')""")
+    async with open_runtime(Settings(database_url=database_url), listen=False) as runtime:
+        ask = asker(runtime)
+        today = datetime.now(UTC).date()
+        assert await refusal(ask, """group(name: "new") { changes(since: "2025-01-03") { since } }""") == (
+            f"Of the group NEW nothing is known before {today}.", {"code": "NO_HISTORY", "group": "NEW", "since": str(today)},
+        )  # fmt: skip
+        answer = await ask("""{ group(name: "fund", asOf: "2025-01-02") { symbols } }""")
+        assert answer == {"data": {"group": {"symbols": ["AAA", "CCC", "DDD"]}}}
+
+
+async def test_a_history_is_wide_enough_for_tables_made_by_others(bare_url: str) -> None:
+    connection = await asyncpg.connect(bare_url)
+    await connection.execute((Path(__file__).parent / "data" / "predecessor.sql").read_text())
+    await connection.execute(
+        "ALTER TABLE definition_groups ALTER name TYPE text; ALTER TABLE group_memberships ALTER symbol TYPE text"
+    )
+    await make_tables(connection)
+    await connection.execute(
+        "INSERT INTO definition_groups (name, type, environment) VALUES (repeat('n', 150), 'ETF', 'DEFAULT')"
+    )
+    await connection.execute("INSERT INTO group_memberships (group_id, symbol) VALUES (1, repeat('S', 60))")
+    await sound(connection)
+    await connection.close()

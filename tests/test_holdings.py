@@ -1,9 +1,11 @@
 import csv
+import dataclasses
 import gzip
 import io
 import os
 import random
 import zipfile
+from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +15,7 @@ from xml.etree import ElementTree as ET
 import openpyxl
 import pytest
 
+from graph.errors import InputFileError
 from graph.holdings import GroupHoldings, Holding, LeftOut, Reading, Unit, read_paths
 
 D = Decimal
@@ -395,6 +398,76 @@ def test_one_group_from_two_files_is_an_error_and_the_first_stays(tmp_path: Path
     ]
 
 
+def test_a_group_may_be_there_for_several_days_and_comes_in_their_order(tmp_path: Path) -> None:
+    fund = (SAMPLES / "list.csv").read_bytes()
+    write(tmp_path, {f"qqq_{day}.csv": fund for day in ("2025-10-04", "2024-12-31", "2025-06-05")})
+    write(tmp_path, {"theme_x.csv": "symbol,weight\nA,\n", "theme_x_2025-01-01.csv": "symbol,weight\nA,\n"})
+    write(tmp_path, {"sectors_2025-01-01.csv": SECTORS, "sectors_2024-01-01.csv": SECTORS})
+
+    reading = read_paths([tmp_path, tmp_path / "qqq_2025-06-05.csv"])
+
+    days = [(group.name, str(group.as_of)) for group in reading.groups]
+    assert days == [
+        ("QQQ", "2024-12-31"),
+        ("QQQ", "2025-06-05"),
+        ("QQQ", "2025-10-04"),
+        ("energy", "2024-01-01"),
+        ("energy", "2025-01-01"),
+        ("health_care", "2024-01-01"),
+        ("health_care", "2025-01-01"),
+        ("x", "None"),
+    ]
+    assert [str(error).replace(f"{tmp_path}/", "") for error in reading.errors] == [
+        "theme_x_2025-01-01.csv: THEME x is in theme_x.csv too; keep one.",
+        "qqq_2025-06-05.csv: ETF QQQ is in qqq_2025-06-05.csv too; keep one.",
+    ]
+
+
+def test_a_day_that_is_stated_goes_before_any_other(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "groups.csv": "name,type,as_of,file\nspx,UNIVERSE,2024-01-01,list.csv\nIVV,ETF,,ivv_2020-01-01.csv\n",
+            "list.csv": "symbol,weight\nA,\n",
+            "ivv_2020-01-01.csv": (SAMPLES / "ishares.csv").read_bytes(),
+        },
+    )
+    day = date(2025, 12, 31)
+    assert [group.as_of for group in read_paths([tmp_path]).groups] == [date(2024, 1, 1), date(2025, 11, 18)]
+    assert [group.as_of for group in read_paths([tmp_path], as_of=day).groups] == [day, day]
+    write(tmp_path, {"etf_A_2024-01-01.csv": PLAIN, "etf_A_2024-01-02.csv": PLAIN})
+    reading = read_paths([tmp_path / "etf_A_2024-01-01.csv", tmp_path / "etf_A_2024-01-02.csv"], as_of=day)
+    assert [(group.name, group.as_of) for group in reading.groups] == [("A", day)]
+    assert [str(error).replace(f"{tmp_path}/", "") for error in reading.errors] == [
+        "etf_A_2024-01-02.csv: ETF A is in etf_A_2024-01-01.csv too; keep one."
+    ]
+
+
+def test_an_index_may_list_a_group_for_several_days(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "groups.csv": (
+                "name,type,as_of,file\n"
+                "SPY,ETF,2025-02-01,b.csv\n"
+                "SPY,ETF,2025-01-01,a.csv\n"
+                "SPY,ETF,,spy_2024-01-01.csv\n"
+                "SPY,ETF,2025-02-01,a.csv\n"
+                "SPY,ETF,2025-02-01,b.csv\n"
+            ),
+            "a.csv": PLAIN,
+            "b.csv": PLAIN,
+            "spy_2024-01-01.csv": PLAIN,
+        },
+    )
+    reading = read_paths([tmp_path])
+    assert [str(group.as_of) for group in reading.groups] == ["2024-01-01", "2025-01-01", "2025-02-01"]
+    assert [str(error).replace(f"{tmp_path}/", "") for error in reading.errors] == [
+        "a.csv: ETF SPY is in b.csv too; keep one.",
+        "groups.csv, line 6: ETF SPY is on line 2 too.",
+    ]
+
+
 def test_an_index_says_which_files_of_a_folder_count(tmp_path: Path) -> None:
     write(
         tmp_path,
@@ -540,6 +613,117 @@ def test_a_large_file_is_read_whole(tmp_path: Path) -> None:
     (group,) = read(tmp_path, "symbol,name,weight\n" + rows).groups
     assert len(group.holdings) == 20_000
     assert group.holdings[-1] == Holding("S19999", D("0.00005"), "Number 19999")
+
+
+def test_holdings_that_are_too_many_to_keep_are_read_again_and_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(
+        tmp_path,
+        {
+            "etf_FRACTIONS.csv": PLAIN,
+            "etf_PERCENT.csv.gz": gzip.compress(b"symbol,weight\nA,60\nB,40\n"),
+            "ivv_holdings.csv": (SAMPLES / "ishares.csv").read_bytes(),
+            "spy_holdings.xlsx": workbook(*SSGA_LINES),
+            "sectors.csv": SECTORS,
+        },
+    )
+    kept = read_paths([tmp_path])
+    assert [len(group.holdings) for group in kept.groups] == [3, 2, 8, 1, 2, 4]
+    # the room is gone after the first file, while the largest table still fits
+    write(tmp_path, {"etf_A.csv": "symbol,weight\n" + "".join(f"S{number},0.05\n" for number in range(20))})
+    monkeypatch.setattr("graph.holdings.MAX_KEPT", 20)
+
+    again = read_paths([tmp_path])
+
+    first, *others = again.groups
+    assert isinstance(first.holdings, tuple)
+    assert [type(group.holdings).__name__ for group in others] == ["_Anew"] * 6
+    for _ in range(2):
+        assert tuple(dataclasses.replace(group, holdings=tuple(group.holdings)) for group in others) == kept.groups
+    assert [len(group.holdings) for group in others] == [3, 2, 8, 1, 2, 4]
+    assert Holding("NA", None, None) in others[0].holdings
+    assert Holding("MISSING") not in others[0].holdings
+    assert (again.errors, again.notes) == (kept.errors, kept.notes)
+
+
+def test_a_long_file_is_checked_whole_before_any_of_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graph.holdings.MAX_KEPT", 3)
+    rows = ["A,0.5", "B,0.25", "C,0.125", "D,0.125"]
+
+    def told(*more: str, weights: str | None = None) -> list[str]:
+        return errors(read(tmp_path, "\n".join(["symbol,weight", *rows, *more]), weights=weights), tmp_path)
+
+    assert told("A,", "E,x", "F G,") == [
+        "etf_SPY.csv, line 6: symbol A is on line 2 too.",
+        "etf_SPY.csv, line 7: weight 'x' is not a number such as 0.065, 6.5 or 6.5%.",
+        "etf_SPY.csv, line 8: symbol 'F G' is not 1 to 50 characters without white space.",
+    ]
+    assert told("E,11", "F,-10", weights="fraction") == [
+        "etf_SPY.csv, line 6: weight 11 is not between -10 and 10.",
+        "etf_SPY.csv, line 7: weight -10 is not between -10 and 10.",
+    ]
+    assert told("E,1%") == ["etf_SPY.csv: some weights have a percent sign and others have none."]
+    (reason,) = told("E,7")
+    assert reason.startswith("etf_SPY.csv: the weights sum to 8.000, neither near 1 nor near 100; say which they are")
+    # which only the database can tell
+    assert [holding.symbol for holding in read(tmp_path, "symbol,weight\nA,\nB,\nC,\nD,\nD,\n").groups[0].holdings] == [
+        *"ABCDD"
+    ]
+
+
+def test_a_file_that_has_changed_or_is_gone_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graph.holdings.MAX_KEPT", 2)
+    file = tmp_path / "etf_SPY.csv"
+
+    def why(change: Callable[[], object]) -> str:
+        (group,) = read(tmp_path, PLAIN).groups
+        change()
+        with pytest.raises(InputFileError) as refused:
+            list(group.holdings)
+        return str(refused.value).replace(f"{tmp_path}/", "")
+
+    changed = "etf_SPY.csv: changed while it was read; load it again."
+    assert why(lambda: file.write_text(PLAIN.replace("0.6", "0.60"))) == changed
+    assert why(lambda: os.utime(file, (0, 0))) == changed
+    assert why(lambda: write(tmp_path, {"new": PLAIN}).joinpath("new").replace(file)) == changed
+    assert why(lambda: file.write_text("")) == changed
+    assert why(file.unlink) == "etf_SPY.csv: cannot be read: No such file or directory."
+    (group,) = read(tmp_path, PLAIN).groups
+    rows = iter(group.holdings)
+    next(rows)
+    with file.open("a") as writer:
+        writer.write("MORE,,\n")
+    with pytest.raises(InputFileError, match="changed while it was read"):
+        list(rows)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "line"),
+    [
+        ("sectors.csv", "symbol,sector\n" + "".join(f"S{number},x\n" for number in range(9)), 9),
+        ("etf_X.csv", "Ticker,Name,Asset Class,Weight (%)\n" + "".join(f"S{n},x,Equity,10\n" for n in range(9)), 9),
+    ],
+)
+def test_a_table_that_must_be_kept_whole_has_its_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, content: str, line: int
+) -> None:
+    monkeypatch.setattr("graph.holdings.MAX_KEPT", 7)
+    assert errors(read(tmp_path, content, file), tmp_path) == [
+        f"{file}, line {line}: is the last of more than 7 rows, which only a file of symbol,name,weight may have."
+    ]
+
+
+def test_how_far_the_reading_is_is_told(tmp_path: Path) -> None:
+    heard: list[tuple[str, int, int | None]] = []
+    file = write(tmp_path, {"etf_A.csv": "symbol,weight\n" + "".join(f"S{n},\n" for n in range(12_000))}) / "etf_A.csv"
+    read_paths([file], progress=lambda *each: heard.append(each))
+    size = file.stat().st_size
+    assert [(what, of) for what, _, of in heard] == [(f"Reading {file}", size)] * 3
+    first, second, third = (done for _, done, _ in heard)
+    assert 0 < first < second < third <= size
 
 
 ISHARES = GroupHoldings(

@@ -1,10 +1,14 @@
 import asyncio
+import csv
+import os
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import asyncpg
 import orjson
@@ -14,11 +18,14 @@ from hypothesis import strategies as st
 
 from graph.database import Connection
 from graph.errors import DatabaseUnavailable
-from graph.holdings import GroupHoldings, Holding, read_paths
+from graph.holdings import GroupHoldings, Holding, Spell, read_paths
 from graph.loading import GroupDiff, GroupRefused, Listed, Reweighting, load_groups, replace_group
 
 D = Decimal
+T = TypeVar("T")
 Weights = Mapping[str, str | None]
+VENDOR_FILES = os.environ.get("TEST_VENDOR_FILES")
+"""A folder of files as vendors publish them, which may not be passed on."""
 Connect = Callable[[], Awaitable["asyncpg.Connection[asyncpg.Record]"]]
 
 
@@ -46,12 +53,13 @@ def group(
     kind: str = "ETF",
     description: str | None = None,
     names: Mapping[str, str] | None = None,
+    **more: Any,
 ) -> GroupHoldings:
     holdings = (
         Holding(symbol, None if weight is None else D(weight), (names or {}).get(symbol))
         for symbol, weight in weights.items()
     )
-    return GroupHoldings(kind, name, tuple(holdings), description)
+    return GroupHoldings(kind, name, tuple(holdings), description, **more)
 
 
 def diff(**changes: Any) -> GroupDiff:
@@ -105,8 +113,32 @@ async def everything(connection: Connection) -> list[list[tuple[Any, ...]]]:
             "SELECT xmin::text, * FROM group_memberships ORDER BY id",
             "SELECT xmin::text, * FROM symbols ORDER BY symbol",
             "SELECT xmin::text, family, xid::text, weight FROM data_change ORDER BY family, xid",
+            "SELECT xmin::text, * FROM group_history ORDER BY group_id, valid_from",
+            "SELECT xmin::text, * FROM membership_history ORDER BY group_id, symbol, valid_from",
         )
     ]
+
+
+async def today_at(connection: Connection) -> date:
+    today: date = await connection.fetchval("SELECT (now() AT TIME ZONE 'UTC')::date")
+    return today
+
+
+async def spells(connection: Connection, name: str = "SPY") -> list[tuple[Any, ...]]:
+    """What the history knows of the members of a group."""
+    rows = await connection.fetch(
+        "SELECT symbol, weight, valid_from, valid_to FROM membership_history WHERE group_id = ("
+        " SELECT id FROM definition_groups WHERE name = $1) ORDER BY symbol, valid_from",
+        name,
+    )
+    return [tuple(row) for row in rows]
+
+
+async def documents(connection: Connection, name: str = "SPY") -> tuple[Any, Any]:
+    """The metadata and the filter of a group."""
+    row = await connection.fetchrow("SELECT metadata, liquidity_filter FROM definition_groups WHERE name = $1", name)
+    assert row
+    return tuple(None if text is None else orjson.loads(text) for text in row)  # type: ignore[return-value]
 
 
 async def waiting_for_a_lock(observer: Connection, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
@@ -289,12 +321,15 @@ async def test_a_dry_run_tells_what_a_load_does_and_does_nothing(connection: Con
 
 
 async def test_a_group_that_is_refused_does_not_stop_the_others(connection: Connection) -> None:
-    report = await load(
-        connection, *(group({"A": None}, name, kind) for name, kind in (("1", "ETF"), ("2", "FUND"), ("3", "ETF")))
-    )
+    groups = [group({"A": None}, name, kind) for name, kind in (("1", "ETF"), ("2", "FUND"), ("3", "ETF"))]
 
-    assert [d.name for d in report.groups] == ["1", "3"]
-    (refused,) = report.errors
+    first, refused, last = [each async for each in load_groups(connection, groups, environment="DEFAULT")]
+
+    assert (first, last) == (
+        diff(name="1", created=True, added=("A",), symbols_changed=1),
+        diff(name="3", created=True, added=("A",)),
+    )
+    assert isinstance(refused, GroupRefused)
     assert str(refused) == (
         "FUND 2: the constraint definition_groups_type_check of definition_groups refuses it (type FUND in environment"
         " DEFAULT); widen that constraint, or load the group as another type."
@@ -399,46 +434,92 @@ async def test_missing_tables_name_the_command_that_makes_them(connection: Conne
     assert str(raised.value) == f"The database lacks tables ({missing}); `stockgraph init` makes what is missing."
 
 
+DAYS = [date(2024, 1, 31), date(2024, 2, 29), date(2025, 1, 1)]
 weights = st.one_of(
     st.none(), st.sampled_from(["0", "0.5", "-0.25"]), st.decimals("-9.9", "9.9", places=8).map(str)
 )  # fmt: skip
+contents = st.one_of(
+    # some that come again
+    st.sampled_from([{}, {"A": "0.5"}, {"A": "0.5", "B": "0.5"}]),
+    st.dictionaries(st.sampled_from("ABCDEFGH"), weights),
+)
 loads = st.lists(
-    st.tuples(st.dictionaries(st.sampled_from("ABCDEFGH"), weights), st.sampled_from([None, "one", "two"])),
+    st.tuples(
+        contents, st.sampled_from([None, "one", "two"]), st.sampled_from([None, None, *DAYS, "today"]), st.booleans()
+    ),
     min_size=1,
-    max_size=6,
+    max_size=7,
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def note(history: dict[date, T], day: date, state: T) -> None:
+    """Note how a day ended: what changes and changes back on one day did not change."""
+    history[day] = state
+    *earlier, last = sorted(history)
+    if earlier and history[earlier[-1]] == history[last]:
+        del history[last]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(loads)
 async def test_any_sequence_of_loads_ends_as_the_model_and_tells_its_diff(
-    connection: Connection, sequence: list[tuple[dict[str, str | None], str | None]]
+    connection: Connection, sequence: list[tuple[dict[str, str | None], str | None, date | str | None, bool]]
 ) -> None:
-    await connection.execute("DELETE FROM definition_groups; DELETE FROM symbols")
+    await connection.execute(
+        "DELETE FROM definition_groups; DELETE FROM symbols; TRUNCATE group_history, membership_history"
+    )
+    today = await today_at(connection)
+    past: dict[date, dict[str, Decimal | None]] = {}
+    words: dict[date, str | None] = {}
     model: dict[str, Decimal | None] = {}
     listed: set[str] = set()
     described: str | None = None
+    kept: date | None = None
+    metadata: str | None = None
     generation = await connection.fetchval("SELECT coalesce(sum(weight), 0) FROM data_change")
-    for step, (wanted, description) in enumerate(sequence):
+    for wanted, description, day, dry_run in sequence:
+        as_of = today if isinstance(day, str) else day
+        holdings = group(wanted, description=description, as_of=as_of)
         new = {symbol: None if weight is None else D(weight) for symbol, weight in wanted.items()}
-        stayed = model.keys() & new.keys()
-        expected = diff(
-            created=step == 0,
-            redescribed=step > 0 and description not in (None, described),
-            added=tuple(sorted(new.keys() - model.keys())),
-            removed=tuple(sorted(model.keys() - new.keys())),
-            reweighted=tuple(Reweighting(s, model[s], new[s]) for s in sorted(stayed) if model[s] != new[s]),
-            unchanged=sum(model[s] == new[s] for s in stayed),
-            symbols_changed=len(new.keys() - listed),
-        )
-
-        assert await replace(connection, group(wanted, description=description)) == expected
-
-        model, described, listed = new, description or described, listed | new.keys()
+        newest = max(kept or date.min, *past, *words, date.min)
+        report = await load(connection, holdings, dry_run=dry_run)
+        if as_of and as_of < newest:
+            (refused,) = report.errors
+            assert str(refused) == (
+                f"ETF SPY: the holdings are of {as_of}, older than what is here ({newest});"
+                f" --as-of {newest} or later takes them as of then."
+            )
+        else:
+            created, moved = not past, model != new
+            stayed = model.keys() & new.keys()
+            still = None if moved else kept
+            expected = diff(
+                as_of=as_of,
+                created=created,
+                redescribed=not created and description not in (None, described),
+                annotated=not created and (as_of or still) != kept,
+                added=tuple(sorted(new.keys() - model.keys())),
+                removed=tuple(sorted(model.keys() - new.keys())),
+                reweighted=tuple(Reweighting(s, model[s], new[s]) for s in sorted(stayed) if model[s] != new[s]),
+                unchanged=sum(model[s] == new[s] for s in stayed),
+                symbols_changed=len(new.keys() - listed),
+            )
+            assert report == LoadReport((expected,), ())
+            if not dry_run:
+                model, described, listed, kept = new, description or described, listed | new.keys(), as_of or still
+                note(past, as_of or today, new)
+                note(words, as_of or today, described)
+                generation += expected.changed or expected.symbols_changed > 0
         assert await members(connection) == model
-        assert await connection.fetchval("SELECT description FROM definition_groups") == described
-        generation += expected.changed or expected.symbols_changed > 0
-        assert await connection.fetchval("SELECT sum(weight) FROM data_change") == generation
+        if past:
+            row = await connection.fetchrow("SELECT description, metadata FROM definition_groups")
+            metadata = f'{{"as_of": "{kept}"}}' if kept else metadata and "{}"
+            assert tuple(row or ()) == (described, metadata)
+        assert await connection.fetchval("SELECT coalesce(sum(weight), 0) FROM data_change") == generation
+        for asked in [date(2000, 1, 1), *DAYS, today]:
+            held = await connection.fetch("SELECT symbol, weight FROM memberships_on($1)", asked)
+            last = max((known for known in past if known <= asked), default=None)
+            assert dict(map(tuple, held)) == (past[last] if last else {})
 
 
 async def test_a_load_waits_for_another_of_its_group_and_no_other(connect: Connect) -> None:
@@ -547,7 +628,7 @@ async def test_a_lock_that_is_never_given_is_told(connect: Connect) -> None:
     assert [str(error) for error in report.errors] == [
         "ETF SPY: another transaction was in the way (canceling statement due to lock timeout); load it again."
     ]
-    assert (await replace(loader, group({"A": "0.2"}))).reweighted.first == (Reweighting("A", D("0.1"), D("0.2")),)
+    assert await replace(loader, group({"A": "0.2"})) == diff(reweighted=(Reweighting("A", D("0.1"), D("0.2")),))
 
 
 async def test_what_is_not_the_fault_of_a_group_ends_the_load(connect: Connect) -> None:
@@ -590,6 +671,252 @@ async def test_a_load_that_is_cut_off_leaves_the_old_state_whole(connect: Connec
         assert (await replace(loader, group({"B": "0.2"}))).removed.first == ("A",)
 
 
+JUNE, OCTOBER = date(2025, 6, 5), date(2025, 10, 4)
+
+
+async def test_holdings_take_effect_on_their_day_and_the_group_keeps_it(connection: Connection) -> None:
+    june = group({"A": "0.6", "B": "0.4"}, as_of=JUNE)
+    october = group({"A": "0.7", "C": "0.3"}, as_of=OCTOBER)
+    expected = (
+        diff(as_of=JUNE, created=True, added=("A", "B"), symbols_changed=2),
+        diff(
+            as_of=OCTOBER,
+            annotated=True,
+            added=("C",),
+            removed=("B",),
+            reweighted=(Reweighting("A", D("0.6"), D("0.7")),),
+            symbols_changed=1,
+        ),
+    )
+    # also where nothing of it stays
+    assert await load(connection, june, october, dry_run=True) == LoadReport(expected, ())
+    assert await connection.fetch("SELECT FROM group_history") == []
+
+    assert await load(connection, june, october) == LoadReport(expected, ())
+
+    assert await documents(connection) == ({"as_of": "2025-10-04"}, None)
+    assert await spells(connection) == [
+        ("A", D("0.6"), JUNE, OCTOBER),
+        ("A", D("0.7"), OCTOBER, None),
+        ("B", D("0.4"), JUNE, OCTOBER),
+        ("C", D("0.3"), OCTOBER, None),
+    ]
+    (known,) = await connection.fetch("SELECT name, valid_from, valid_to FROM group_history")
+    assert tuple(known) == ("SPY", JUNE, None)
+
+
+async def test_what_is_older_than_the_group_is_refused_and_writes_nothing(connection: Connection) -> None:
+    today = await today_at(connection)
+    tomorrow = today + timedelta(days=1)
+    await load(connection, group({"A": "0.6"}, as_of=JUNE), group({"A": "0.6"}, as_of=OCTOBER))
+    before = await everything(connection)
+
+    report = await load(
+        connection,
+        group({"A": "0.6"}, as_of=JUNE),
+        group({"B": "0.6"}, as_of=OCTOBER - timedelta(days=1)),
+        group({"B": "0.6"}, as_of=tomorrow),
+        # the same again
+        group({"A": "0.6"}, as_of=OCTOBER),
+    )
+
+    assert report.groups == (diff(as_of=OCTOBER, unchanged=1),)
+    here = "older than what is here (2025-10-04); --as-of 2025-10-04 or later takes them as of then."
+    assert [str(error) for error in report.errors] == [
+        f"ETF SPY: the holdings are of 2025-06-05, {here}",
+        f"ETF SPY: the holdings are of 2025-10-03, {here}",
+        f"ETF SPY: the holdings are of {tomorrow}, a day to come; --as-of says from when on they hold.",
+    ]
+    assert await everything(connection) == before
+
+
+async def test_a_later_day_of_the_same_holdings_is_a_change_of_the_day_alone(connection: Connection) -> None:
+    await replace(connection, group({"A": "0.6"}, as_of=JUNE))
+    past = await spells(connection)
+
+    moved = await replace(connection, group({"A": "0.6"}, as_of=OCTOBER))
+
+    assert moved == diff(as_of=OCTOBER, annotated=True, unchanged=1)
+    assert moved.changed
+    assert await documents(connection) == ({"as_of": "2025-10-04"}, None)
+    assert await spells(connection) == past == [("A", D("0.6"), JUNE, None)]
+
+
+async def test_members_of_today_take_away_the_day_that_was_kept(connection: Connection) -> None:
+    today = await today_at(connection)
+    await replace(connection, group({"A": "0.6"}, as_of=JUNE, metadata={"issuer": "x"}))
+    assert await replace(connection, group({"A": "0.6"})) == diff(unchanged=1)
+    assert await documents(connection) == ({"issuer": "x", "as_of": "2025-06-05"}, None)
+
+    assert (await replace(connection, group({"A": "0.6", "B": None}))).annotated
+
+    assert await documents(connection) == ({"issuer": "x"}, None)
+    assert await spells(connection) == [("A", D("0.6"), JUNE, None), ("B", None, today, None)]
+    yesterday = today - timedelta(days=1)
+    with pytest.raises(GroupRefused, match=f"are of {yesterday}, older than what is here .{today}."):
+        await replace(connection, group({"A": "0.6"}, as_of=yesterday))
+    assert await replace(connection, group({"A": "0.6", "B": None}, as_of=today)) == diff(
+        as_of=today, annotated=True, unchanged=2
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "INSERT INTO group_memberships (group_id, symbol) SELECT id, 'B' FROM definition_groups",
+        "DELETE FROM group_memberships",
+        "UPDATE definition_groups SET description = 'x'",
+        "DELETE FROM definition_groups",
+    ],
+)
+async def test_what_others_changed_today_is_newer_than_yesterdays_file(connection: Connection, change: str) -> None:
+    today = await today_at(connection)
+    await replace(connection, group({"A": "0.6"}, as_of=JUNE))
+    await connection.execute(change)
+
+    with pytest.raises(GroupRefused, match=f"the holdings are of 2025-10-04, older than .* .{today}."):
+        await replace(connection, group({"A": "0.6"}, as_of=OCTOBER))
+
+    # neither another name nor another environment is meant
+    assert (await replace(connection, group({"A": "0.6"}, "spy", as_of=OCTOBER))).created
+    assert (await replace_group(connection, group({"A": "0.6"}, as_of=OCTOBER), environment="TEST")).created
+
+
+async def test_the_day_of_a_caller_who_set_one_does_not_count(connection: Connection) -> None:
+    today = await today_at(connection)
+    async with connection.transaction():
+        await connection.execute("SET LOCAL stockgraph.effective_day = '2001-01-01'")
+        await replace(connection, group({"A": "0.6"}, as_of=JUNE))
+        await replace(connection, group({"A": "0.6"}, "QQQ"))
+    assert await spells(connection) == [("A", D("0.6"), JUNE, None)]
+    assert await spells(connection, "QQQ") == [("A", D("0.6"), today, None)]
+
+
+@pytest.mark.parametrize("as_of", ["2999-01-01", "2025-02-31", "soon", "", 7, None])
+async def test_a_day_in_the_metadata_that_cannot_be_is_no_reason_to_refuse(
+    connection: Connection, as_of: object
+) -> None:
+    await replace(connection, group({"A": "0.6"}, as_of=JUNE))
+    await connection.execute("UPDATE definition_groups SET metadata = $1", orjson.dumps({"as_of": as_of}).decode())
+    assert (await replace(connection, group({"A": "0.6"}, as_of=OCTOBER))).annotated
+    assert await documents(connection) == ({"as_of": "2025-10-04"}, None)
+
+
+async def test_metadata_are_merged_and_a_filter_replaced(connection: Connection) -> None:
+    first = group({"A": None}, metadata={"issuer": "x", "n": [1, {"ü": None}]}, liquidity_filter={"cap": 1e9})
+    assert await replace(connection, first) == diff(created=True, added=("A",), symbols_changed=1)
+    assert await documents(connection) == ({"issuer": "x", "n": [1, {"ü": None}]}, {"cap": 1e9})
+    before = await everything(connection)
+    assert await replace(connection, first) == await replace(connection, group({"A": None})) == diff(unchanged=1)
+    assert await replace(connection, group({"A": None}, metadata={}, liquidity_filter={"cap": 1000000000})) == diff(
+        unchanged=1
+    )
+    assert await everything(connection) == before
+
+    more = group({"A": None}, metadata={"issuer": "y", "z": 1}, liquidity_filter=[1])
+    assert await replace(connection, more) == diff(annotated=True, unchanged=1)
+    assert await documents(connection) == ({"issuer": "y", "n": [1, {"ü": None}], "z": 1}, [1])
+
+
+@pytest.mark.parametrize("foreign", ["[1]", '"text"', "null", "7"])
+async def test_metadata_that_are_no_object_stay_as_they_are(connection: Connection, foreign: str) -> None:
+    await replace(connection, group({"A": None}))
+    await connection.execute("UPDATE definition_groups SET metadata = $1", foreign)
+    await connection.execute("TRUNCATE group_history, membership_history")
+    assert await replace(connection, group({"B": None}, as_of=JUNE, metadata={"a": 1})) == diff(
+        as_of=JUNE, added=("B",), removed=("A",), symbols_changed=1
+    )
+    assert await documents(connection) == (orjson.loads(foreign), None)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\udc80"])
+async def test_metadata_that_the_database_cannot_hold_are_told(connection: Connection, text: str) -> None:
+    with pytest.raises(GroupRefused, match=r"ETF SPY: the database cannot hold it \(.*\)\."):
+        await replace(connection, group({"A": None}, metadata={"x": text}))
+    assert await connection.fetchval("SELECT count(*) FROM definition_groups") == 0
+
+
+async def test_a_group_is_made_with_its_past(connection: Connection) -> None:
+    past = (
+        Spell("A", date(2001, 1, 1), date(2003, 1, 1)),
+        Spell("A", date(2004, 1, 1), None),
+        Spell("GONE", date(2002, 1, 1), date(2004, 1, 1)),
+        Spell("B", date(2005, 1, 1), None),
+    )
+    index = group({"A": "0.6", "B": None, "C": "0.1"}, as_of=JUNE, past=past)
+
+    assert await replace(connection, index) == diff(as_of=JUNE, created=True, added=("A", "B", "C"), symbols_changed=3)
+
+    assert await spells(connection) == [
+        ("A", None, date(2001, 1, 1), date(2003, 1, 1)),
+        ("A", D("0.6"), date(2004, 1, 1), None),
+        ("B", None, date(2005, 1, 1), None),
+        ("C", D("0.1"), JUNE, None),
+        ("GONE", None, date(2002, 1, 1), date(2004, 1, 1)),
+    ]
+    assert await connection.fetchval("SELECT min(valid_from) FROM group_history") == date(2001, 1, 1)
+    before = await everything(connection)
+    assert await replace(connection, index) == diff(as_of=JUNE, unchanged=3)
+    assert await everything(connection) == before
+
+
+async def test_any_number_of_changes_is_counted_and_five_thousand_of_a_kind_listed(connection: Connection) -> None:
+    heard: list[tuple[str, int, int | None]] = []
+    everyone = {f"S{number:05}": "0.0001" for number in range(5_001)}
+
+    made = await replace_group(
+        connection, group(everyone), environment="DEFAULT", progress=lambda *each: heard.append(each)
+    )
+
+    assert (made.added.total, made.unchanged) == (5_001, 0)
+    assert made.added.first == tuple(everyone)[:5_000]
+    assert heard == [("Copying ETF SPY", 0, 5_001), ("Copying ETF SPY", 5_000, 5_001), ("Merging ETF SPY", 0, None)]
+    halved = await replace(connection, group(dict.fromkeys(everyone, "0.0002")))
+    assert (halved.reweighted.total, len(halved.reweighted.first), halved.unchanged) == (5_001, 5_000, 0)
+    assert halved.reweighted.first[0] == Reweighting("S00000", D("0.0001"), D("0.0002"))
+    emptied = await replace(connection, group({}))
+    assert (emptied.removed.total, emptied.removed.first) == (5_001, tuple(everyone)[:5_000])
+
+
+async def test_the_memory_that_a_load_takes_does_not_grow_with_the_file(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # so that a file need not have a million rows
+    monkeypatch.setattr("graph.holdings.MAX_KEPT", 2_000)
+    monkeypatch.setattr("graph.loading.MAX_KEPT", 2_000)
+    peaks = {}
+    for count in (6_000, 20_000):
+        file = tmp_path / f"etf_{count}.csv"
+        file.write_text("symbol,name,weight\n" + "".join(f"S{n},Number {n},{1 / count}\n" for n in range(count)))
+        tracemalloc.start()
+        report = await load(connection, *read_paths([file]).groups)
+        peaks[count] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert [each.added.total for each in report.groups] == [count]
+    # 14,000 holdings take 4 MB
+    assert peaks[20_000] < peaks[6_000] + 1_000_000
+
+
+async def test_a_file_that_changes_between_its_check_and_its_load_changes_nothing(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graph.holdings.MAX_KEPT", 2)
+    await load(connection, group({"OLD": "0.5"}))
+    before = await everything(connection)
+    file = tmp_path / "etf_SPY.csv"
+    file.write_text("symbol,weight\nA,0.5\nB,0.3\nC,0.2\n")
+    reading = read_paths([file])
+    file.write_text("symbol,weight\nA,0.5\nB,0.2\nX,0.30\n")
+
+    report = await load(connection, *reading.groups, group({"A": None}, "QQQ"))
+
+    assert report.groups == (diff(name="QQQ", created=True, added=("A",), symbols_changed=1),)
+    assert [str(error) for error in report.errors] == [f"ETF SPY: {file}: changed while it was read; load it again."]
+    assert await members(connection) == {"OLD": D("0.5")}
+    (spell, _) = (await everything(connection))[5]
+    assert [spell] == before[5]
+
+
 async def test_files_of_a_folder_end_in_the_database(connection: Connection, tmp_path: Path) -> None:
     (tmp_path / "etf_SPY.csv").write_text("symbol,name,weight\nNVDA,NVIDIA CORP,7.830057\nBRK.B,Berkshire,92\n")
     (tmp_path / "sectors.csv").write_text("symbol,sector,industry\nNVDA,Information Technology,Semiconductors\n")
@@ -604,6 +931,84 @@ async def test_files_of_a_folder_end_in_the_database(connection: Connection, tmp
     ]
     assert await members(connection) == {"BRK.B": D("0.92"), "NVDA": D("0.07830057")}
     assert await symbols(connection) == [("BRK.B", "Berkshire", None), ("NVDA", "NVIDIA CORP", "Semiconductors")]
+
+
+async def test_the_file_of_a_later_day_brings_what_joined_and_takes_what_left(
+    connection: Connection, tmp_path: Path
+) -> None:
+    # as one vendor wrote them four months apart
+    (tmp_path / "qqq_2025-10-04.csv").write_text(
+        "Rank,Ticker,Name,Weight\n0,NVDA ,NVIDIA Corp,60.5\n1,TRI ,Thomson Reuters Corp,30.25\n2,BRK-B,Berkshire,9.25\n"
+    )
+    (tmp_path / "qqq_2025-06-05.csv").write_text(
+        "Holding Ticker,Name,Weight,Shares/Par Value\nANSS ,ANSYS Inc,30,1\nBRK-B ,Berkshire,9.25,2\nNVDA ,Nvidia,60.75,3\n"
+    )
+
+    assert await load(connection, *read_paths([tmp_path]).groups) == LoadReport(
+        (
+            diff(name="QQQ", as_of=JUNE, created=True, added=("ANSS", "BRK.B", "NVDA"), symbols_changed=3),
+            diff(
+                name="QQQ",
+                as_of=OCTOBER,
+                annotated=True,
+                added=("TRI",),
+                removed=("ANSS",),
+                reweighted=(Reweighting("NVDA", D("0.6075"), D("0.605")),),
+                unchanged=1,
+                symbols_changed=2,
+            ),
+        ),
+        (),
+    )
+    # the later file's names count
+    assert ("NVDA", "NVIDIA Corp", None) in await symbols(connection)
+    before = await everything(connection)
+    assert (await load(connection, *read_paths([tmp_path / "qqq_2025-10-04.csv"]).groups)).groups == (
+        diff(name="QQQ", as_of=OCTOBER, unchanged=3),
+    )
+    assert await everything(connection) == before
+
+
+@pytest.mark.skipif(not VENDOR_FILES, reason="TEST_VENDOR_FILES names no folder")
+async def test_files_that_vendors_did_publish_end_in_the_database_on_their_days(connection: Connection) -> None:
+    reading = read_paths([Path(VENDOR_FILES or "")])
+
+    report = await load(connection, *reading.groups)
+
+    assert report.errors == ()
+    assert [(each.name, str(each.as_of), each.created) for each in report.groups] == [
+        ("ARKK", "2024-06-04", True),
+        ("IVV", "2025-11-18", True),
+        ("QQQ", "2020-07-02", True),
+        ("QQQ", "2025-06-05", False),
+        ("QQQ", "2025-10-04", False),
+        ("SPY", "2025-11-18", True),
+    ]
+    rows = await connection.fetch(
+        "SELECT g.name, g.metadata, count(*) FROM definition_groups AS g JOIN group_memberships AS m ON m.group_id = g.id"
+        " GROUP BY g.id ORDER BY g.name"
+    )
+    assert [tuple(row) for row in rows] == [
+        ("ARKK", '{"as_of": "2024-06-04"}', 35),
+        ("IVV", '{"as_of": "2025-11-18"}', 503),
+        ("QQQ", '{"as_of": "2025-10-04"}', 101),
+        ("SPY", '{"as_of": "2025-11-18"}', 503),
+    ]
+
+    def published(name: str, column: int) -> set[str]:
+        with Path(VENDOR_FILES or "", name).open(encoding="utf-8-sig", newline="") as file:
+            return {row[column].strip() for row in list(csv.reader(file))[1:]}
+
+    june, october = published("qqq_2025-06-05.csv", 0), published("qqq_2025-10-04.csv", 1)
+    quarter = report.groups[4]
+    assert (set(quarter.added.first), set(quarter.removed.first)) == (october - june, june - october)
+    assert quarter.unchanged + quarter.reweighted.total == len(october & june)
+    for day, held in ((JUNE, june), (OCTOBER - timedelta(days=1), june), (OCTOBER, october)):
+        rows = await connection.fetch(
+            "SELECT symbol FROM memberships_on($1) WHERE group_id = (SELECT id FROM definition_groups WHERE name = 'QQQ')",
+            day,
+        )
+        assert {row["symbol"] for row in rows} == held
 
 
 @pytest.fixture
@@ -649,6 +1054,16 @@ async def test_weights_are_compared_and_rounded_at_the_scale_of_the_column(forei
     assert [str(error) for error in (await load(foreign, group({"A": "9.99996"}))).errors] == [
         "ETF SPY: the weight 9.99996 of A is not a number between -10 and 10."
     ]
+
+
+async def test_without_a_history_the_day_that_was_kept_is_the_groups(foreign: Connection) -> None:
+    past = (Spell("A", date(2001, 1, 1), None),)
+    assert (await replace(foreign, group({"A": "0.5"}, as_of=OCTOBER, past=past))).created
+    assert await documents(foreign) == ({"as_of": "2025-10-04"}, None)
+    with pytest.raises(GroupRefused, match="older than what is here"):
+        await replace(foreign, group({"A": "0.6"}, as_of=JUNE))
+    assert (await replace(foreign, group({"A": "0.6"}))).annotated
+    assert (await replace(foreign, group({"A": "0.7"}, as_of=JUNE))).annotated
 
 
 async def test_a_column_without_a_scale_keeps_all_decimals(foreign: Connection) -> None:

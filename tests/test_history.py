@@ -4,6 +4,7 @@ import asyncio
 import base64
 import random
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -12,13 +13,15 @@ from typing import Any
 import asyncpg
 import pytest
 from conftest import Ask, Live, asker
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from graph.app import open_runtime
 from graph.checks import check
 from graph.database import Connection, Database
 from graph.freshness import CONFIRMED_SECONDS
+from graph.holdings import GroupHoldings, Holding
+from graph.loading import replace_group
 from graph.settings import Settings
 from graph.tables import make_tables, mend_history
 
@@ -216,6 +219,54 @@ async def test_days_out_of_order_leave_the_history_sound(
         except asyncpg.UniqueViolationError:
             continue
         await sound(connection)
+
+
+@settings(
+    max_examples=4,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(seed=st.randoms(use_true_random=False), steps=st.lists(st.sampled_from([0, 0, 1]), min_size=4, max_size=8))
+async def test_what_is_remembered_follows_every_write(
+    connection: "asyncpg.Connection[asyncpg.Record]", database_url: str, seed: random.Random, steps: list[int]
+) -> None:
+    await connection.execute("TRUNCATE definition_groups CASCADE; TRUNCATE membership_history, group_history")
+    ended: dict[int | None, dict[str, list[str]]] = {}
+    day = 0
+    async with open_runtime(Settings(database_url=database_url)) as runtime:
+        await runtime.freshness.confirmed()
+        ask = asker(runtime)
+        for step in steps:
+            day += step
+            await set_day(connection, day)
+            if seed.random() < 0.3:
+                members = seed.sample(SYMBOLS, seed.randint(0, 4))
+                loaded = GroupHoldings("ETF", "g1", tuple(map(Holding, members)), as_of=FIRST + timedelta(day))
+                await replace_group(connection, loaded, environment="DEFAULT")
+                await set_day(connection, day)
+            else:
+                with suppress(asyncpg.UniqueViolationError):
+                    await connection.execute(statement(seed))
+            # a reading that was under way may be of before
+            await runtime.freshness.confirmed()
+            await runtime.freshness.confirmed()
+            names = {row[0]: row[3] for row in (await now(connection))[0] if row[1] == "DEFAULT"}
+            held: dict[str, list[str]] = {name: [] for name in names.values()}
+            for group, symbol, _ in (await now(connection))[1]:
+                if group in names:
+                    held[names[group]].append(symbol)
+            ended[None] = ended[day] = {name: sorted(symbols) for name, symbols in held.items()}
+            for number, expected in ended.items():
+                as_of = None if number is None else (FIRST + timedelta(number)).isoformat()
+                for name, symbols in expected.items():
+                    for _ in range(2):
+                        answer = await ask(
+                            "query ($key: String!, $day: Date) { universe(key: $key, asOf: $day) { symbols } }",
+                            key=name, day=as_of,
+                        )  # fmt: skip
+                        assert answer["data"]["universe"]["symbols"] == symbols
+        assert runtime.universes.figures().hits >= sum(map(len, ended.values()))
 
 
 async def test_the_rows_are_what_happened(connection: "asyncpg.Connection[asyncpg.Record]") -> None:

@@ -296,6 +296,8 @@ BEGIN
                                         'open_group_history', 'open_membership_history']
     LOOP
         EXECUTE format('ALTER FUNCTION %I() SET search_path = pg_catalog, %I, pg_temp', own_function, current_schema());
+        -- a table that grows within a statement may be planned as the empty one that it was when it was analysed last
+        EXECUTE format('ALTER FUNCTION %I() SET enable_seqscan = off', own_function);
         -- they write with their owner's rights, so nobody else may hang them on a table
         EXECUTE format('REVOKE EXECUTE ON FUNCTION %I() FROM PUBLIC', own_function);
     END LOOP;

@@ -4,6 +4,7 @@ Every timestamp written is UTC, whatever the time zone of the session. However m
 keeps more than a few thousand of them in memory.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
@@ -463,18 +464,39 @@ async def _replace(connection: Connection, group: GroupHoldings, environment: st
 async def _copy(connection: Connection, group: GroupHoldings, incoming: _Incoming, tables: _Tables) -> None:
     """Bring the members to the database; GroupRefused where one is there twice."""
     await connection.execute(_CREATE_INCOMING)
-    await connection.copy_records_to_table(
-        "stockgraph_incoming",
-        schema_name="pg_temp",
-        columns=("symbol", "weight", "name", "industry", "news"),
-        records=incoming.records(tables),
-    )
+    columns = ("symbol", "weight", "name", "industry", "news")
+    await _send(connection, "stockgraph_incoming", columns, incoming.records(tables), schema_name="pg_temp")
     incoming.tell("Merging", 0, None)
     try:
         await connection.execute(_INDEX_INCOMING)
     except asyncpg.UniqueViolationError as error:
         symbol = str(error.detail).partition("=(")[2].rpartition(")")[0]
         raise GroupRefused(f"{group.type} {group.name}: symbol {symbol} is given twice.") from error
+
+
+async def _send(
+    connection: Connection, table: str, columns: Sequence[str], records: Iterable[Any], schema_name: str | None = None
+) -> None:
+    """Copy rows into a table.
+
+    By asyncpg alone, a copy that waits to write when the connection is lost would wait for ever.
+    """
+    copying = asyncio.ensure_future(
+        connection.copy_records_to_table(table, schema_name=schema_name, columns=columns, records=records)
+    )
+
+    def stop(_: object) -> None:
+        copying.cancel()
+
+    connection.add_termination_listener(stop)
+    try:
+        await copying
+    except asyncio.CancelledError:
+        if not connection.is_closed():
+            raise
+        raise asyncpg.ConnectionDoesNotExistError("the connection was lost while rows were copied") from None
+    finally:
+        connection.remove_termination_listener(stop)
 
 
 def _listed(changes: Sequence[asyncpg.Record], kind: str, item: Callable[[asyncpg.Record], T]) -> Listed[T]:
@@ -512,11 +534,8 @@ async def _find_group(
 
 async def _begin_earlier(connection: Connection, group_id: int, past: Sequence[Spell]) -> None:
     """Give a group that was made just now the past that its source tells."""
-    await connection.copy_records_to_table(
-        "membership_history",
-        columns=("group_id", "symbol", "valid_from", "valid_to"),
-        records=((group_id, *spell) for spell in past if spell.valid_to),
-    )
+    columns = ("group_id", "symbol", "valid_from", "valid_to")
+    await _send(connection, "membership_history", columns, ((group_id, *spell) for spell in past if spell.valid_to))
     lasting = [spell for spell in past if not spell.valid_to]
     symbols, days = [spell.symbol for spell in lasting], [spell.valid_from for spell in lasting]
     await connection.execute(_BEGIN_SPELLS, group_id, symbols, days)

@@ -97,6 +97,11 @@ class Command:
     def lives(self) -> bool:
         return self._process.is_alive()
 
+    @property
+    def waits(self) -> bool:
+        """Whether it has nothing to do but to wait for another process."""
+        return Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
     def kill(self) -> None:
         self._process.kill()
 
@@ -361,6 +366,35 @@ async def test_a_killed_postgresql_leaves_every_group_whole(home: Path) -> None:
             async with connected(url) as connection:
                 await check_history(connection)
     assert halfway > 0
+
+
+async def test_a_postgresql_that_dies_while_it_is_sent_a_large_group_ends_the_load(home: Path) -> None:
+    async with loading(STOCKGRAPH_HOME=str(home)) as loads:
+        with temporary_folder() as folder, embedded_postgres(home) as url:
+            # more than waits in buffers on the way
+            rows = [f"S{position},Company {position},0.00001\n" for position in range(50_000)]
+            (folder / "custom_large.csv").write_text("symbol,name,weight\n" + "".join(rows))
+            async with connected(url) as connection:
+                load = loads.run("load", str(folder))
+                session = None
+                while not session:
+                    assert load.lives, load.printed
+                    session = await connection.fetchval(
+                        "SELECT pid FROM pg_stat_activity WHERE query LIKE 'COPY %' AND state = 'active' AND pid <> pg_backend_pid()"
+                    )
+            os.kill(session, signal.SIGSTOP)
+            async with asyncio.timeout(PATIENCE):
+                while not load.waits:
+                    await asyncio.sleep(0.01)
+            for process in (postmaster(home), session):
+                assert process
+                os.kill(process, signal.SIGKILL)
+            assert await load.ended() == 1
+            error = load.printed.splitlines()[-1]
+            assert error == "error: The database does not answer; try again when it is back.", load.printed
+            await loads.complete()
+            async with connected(url) as connection:
+                await check_all_is_of(connection, loads.number)
 
 
 QUERY = """

@@ -526,7 +526,8 @@ async def _find_group(
                 f" --as-of {newest} or later takes them as of then."
             )
         await connection.execute(_DELETE_GROUP, row["id"])
-        await connection.execute(_FORGET_GROUP, row["id"])
+        if tables.history:
+            await connection.execute(_FORGET_GROUP, row["id"])
         row, created = await connection.fetchrow(_CREATE_GROUP, *key, *told), True
         assert row  # noqa: S101 - its place is this transaction's
     return row, created

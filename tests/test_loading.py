@@ -1,5 +1,6 @@
 import asyncio
 import csv
+import dataclasses
 import os
 import time
 import tracemalloc
@@ -1117,3 +1118,10 @@ async def test_columns_that_a_foreign_table_of_stocks_lacks_are_left_alone(
 
     assert await symbols(foreign) == rows
     assert (await replace(foreign, spy)).symbols_changed == 0
+
+
+async def test_the_demo_gives_way_where_no_history_is_kept_too(foreign: Connection) -> None:
+    demo = dataclasses.replace(group({"A": None}, as_of=OCTOBER), metadata={"stockgraph": "demo"})
+    await replace(foreign, demo)
+    assert (await replace(foreign, group({"B": None}, as_of=JUNE))).created
+    assert await members(foreign) == {"B": None}

@@ -1,5 +1,5 @@
--- The tables of stockgraph: groups of stocks, who belongs to them and who did on past days, and the record of changes that
--- keeps answers fresh.
+-- The tables of stockgraph: groups of stocks, who belongs to them and who did on past days, what stocks cost, and the record
+-- of changes that keeps answers fresh.
 -- Idempotent, and it only adds: on a database that has the tables already, it makes what is missing and alters nothing.
 -- PostgreSQL 14 or later.
 
@@ -51,6 +51,23 @@ CREATE TABLE IF NOT EXISTS symbols (
     industry text
 );
 CREATE INDEX IF NOT EXISTS idx_symbols_lower_symbol ON symbols (lower(symbol));
+
+-- What a stock cost in a session, split-adjusted by whoever writes it. Numbers are double precision: what is computed of
+-- them is that anyway, it holds 15 digits where a quote has at most 10, and three years of a market are read in two thirds
+-- of the time that numeric takes.
+CREATE TABLE IF NOT EXISTS ohlcv_daily (
+    symbol varchar(50) NOT NULL,
+    date date NOT NULL,
+    open double precision,
+    high double precision,
+    low double precision,
+    close double precision,
+    volume bigint,
+    PRIMARY KEY (symbol, date)
+);
+-- the last day there is, and what changed in a month; without the prices themselves, so that a new close of today is
+-- written in place
+CREATE INDEX IF NOT EXISTS idx_ohlcv_daily_date ON ohlcv_daily (date);
 
 -- What groups were called and whom they held on past days (UTC). A row tells of the days from `valid_from` on up to, and
 -- without, `valid_to`; of each day it is how the day ended. An open row (no `valid_to`) is what holds now. The triggers below
@@ -112,6 +129,33 @@ CREATE TABLE IF NOT EXISTS data_change (
 );
 GRANT SELECT ON data_change TO PUBLIC;
 
+-- Counts a change in a family. Now and then the rows of finished transactions become one; at once where a restore brought
+-- rows of another server, whose transactions are yet to come here. Only in READ COMMITTED, where a row that another
+-- transaction deleted meanwhile is passed over and not a serialisation failure.
+CREATE OR REPLACE FUNCTION count_data_change(changed_family text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    compacted bigint;
+BEGIN
+    INSERT INTO data_change (family, xid) VALUES (changed_family, pg_current_xact_id()) ON CONFLICT DO NOTHING;
+    IF FOUND AND (pg_current_xact_id()::text::bigint % 64 = 0 OR EXISTS (
+           SELECT FROM data_change WHERE family = changed_family AND xid > pg_current_xact_id()
+               AND xid >= pg_snapshot_xmax(pg_current_snapshot())))
+       AND current_setting('transaction_isolation') = 'read committed'
+       AND pg_try_advisory_xact_lock(hashtextextended('stockgraph.data_change.' || changed_family, 0)) THEN
+        WITH finished AS (
+            DELETE FROM data_change
+            WHERE family = changed_family AND (
+                xid < pg_snapshot_xmin(pg_current_snapshot())
+                OR xid > pg_current_xact_id() AND xid >= pg_snapshot_xmax(pg_current_snapshot()))
+            RETURNING weight
+        )
+        SELECT sum(weight) INTO compacted FROM finished;
+        UPDATE data_change SET weight = weight + coalesce(compacted, 0)
+        WHERE family = changed_family AND xid = pg_current_xact_id();
+    END IF;
+END;
+$$;
+
 -- Records the change and tells every listener of channel `stockgraph` which groups it touched (null: any of them).
 -- Arguments: the family, and the column of the table that holds a group's id, if one does.
 CREATE OR REPLACE FUNCTION record_data_change() RETURNS trigger
@@ -121,7 +165,6 @@ DECLARE
     group_column CONSTANT text := TG_ARGV[1];
     groups jsonb;
     touched boolean := true;
-    compacted bigint;
 BEGIN
     IF TG_OP = 'INSERT' THEN
         touched := EXISTS (SELECT FROM new_rows);
@@ -150,32 +193,43 @@ BEGIN
     IF NOT touched THEN
         RETURN NULL;
     END IF;
-    INSERT INTO data_change (family, xid) VALUES (changed_family, pg_current_xact_id()) ON CONFLICT DO NOTHING;
-    -- Now and then the rows of finished transactions become one; at once where a restore brought rows of another server,
-    -- whose transactions are yet to come here. Only in READ COMMITTED, where a row that another transaction deleted
-    -- meanwhile is passed over and not a serialisation failure.
-    IF FOUND AND (pg_current_xact_id()::text::bigint % 64 = 0 OR EXISTS (
-           SELECT FROM data_change WHERE family = changed_family AND xid > pg_current_xact_id()
-               AND xid >= pg_snapshot_xmax(pg_current_snapshot())))
-       AND current_setting('transaction_isolation') = 'read committed'
-       AND pg_try_advisory_xact_lock(hashtextextended('stockgraph.data_change.' || changed_family, 0)) THEN
-        WITH finished AS (
-            DELETE FROM data_change
-            WHERE family = changed_family AND (
-                xid < pg_snapshot_xmin(pg_current_snapshot())
-                OR xid > pg_current_xact_id() AND xid >= pg_snapshot_xmax(pg_current_snapshot()))
-            RETURNING weight
-        )
-        SELECT sum(weight) INTO compacted FROM finished;
-        UPDATE data_change SET weight = weight + coalesce(compacted, 0)
-        WHERE family = changed_family AND xid = pg_current_xact_id();
-    END IF;
+    PERFORM count_data_change(changed_family);
     -- a payload may hold 7,999 bytes
     IF jsonb_array_length(groups) > 500 THEN
         groups := NULL;
     END IF;
     PERFORM pg_notify('stockgraph', jsonb_build_object(
         'family', changed_family, 'xid', pg_current_xact_id()::text, 'groups', groups)::text);
+    RETURN NULL;
+END;
+$$;
+
+-- The same for prices, whose families are `prices`, each month (`prices 2024-03`), so that who keeps years of them reads
+-- the months anew that changed, and `prices all` for what tells no month.
+CREATE OR REPLACE FUNCTION record_price_change() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    months text[];
+    month text;
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        SELECT array_agg(DISTINCT to_char(date, 'YYYY-MM')) INTO months FROM (SELECT DISTINCT date FROM new_rows) AS d;
+    ELSIF TG_OP = 'DELETE' THEN
+        SELECT array_agg(DISTINCT to_char(date, 'YYYY-MM')) INTO months FROM (SELECT DISTINCT date FROM old_rows) AS d;
+    ELSIF TG_OP = 'UPDATE' THEN
+        SELECT array_agg(DISTINCT to_char(date, 'YYYY-MM')) INTO months
+        FROM (SELECT date FROM old_rows UNION SELECT date FROM new_rows) AS d;
+    ELSE
+        months := ARRAY['all'];
+    END IF;
+    IF months IS NULL THEN
+        RETURN NULL;
+    END IF;
+    PERFORM count_data_change('prices');
+    FOREACH month IN ARRAY months LOOP
+        PERFORM count_data_change('prices ' || month);
+    END LOOP;
+    PERFORM pg_notify('stockgraph', jsonb_build_object('family', 'prices', 'xid', pg_current_xact_id()::text)::text);
     RETURN NULL;
 END;
 $$;
@@ -292,8 +346,8 @@ DECLARE
     reader text;
 BEGIN
     -- the schema that init was run in, and nothing that a caller's own search path could slip in before it
-    FOREACH own_function IN ARRAY ARRAY['record_data_change', 'close_group_history', 'close_membership_history',
-                                        'open_group_history', 'open_membership_history']
+    FOREACH own_function IN ARRAY ARRAY['record_data_change', 'record_price_change', 'close_group_history',
+                                        'close_membership_history', 'open_group_history', 'open_membership_history']
     LOOP
         EXECUTE format('ALTER FUNCTION %I() SET search_path = pg_catalog, %I, pg_temp', own_function, current_schema());
         -- a table that grows within a statement may be planned as the empty one that it was when it was analysed last
@@ -303,27 +357,28 @@ BEGIN
     END LOOP;
     FOR watched IN
         SELECT * FROM (VALUES
-            ('definition_groups', '''groups'', ''id''', 'true'),
-            ('group_memberships', '''groups'', ''group_id''', 'true'),
-            ('symbols', '''groups''', 'true'),
+            ('definition_groups', 'record_data_change(''groups'', ''id'')', 'true'),
+            ('group_memberships', 'record_data_change(''groups'', ''group_id'')', 'true'),
+            ('symbols', 'record_data_change(''groups'')', 'true'),
+            ('ohlcv_daily', 'record_price_change()', 'true'),
             -- what the triggers write there is recorded already, with what they fired for
-            ('group_history', '''groups'', ''group_id''', 'pg_trigger_depth() = 0'),
-            ('membership_history', '''groups'', ''group_id''', 'pg_trigger_depth() = 0')
-        ) AS w (name, arguments, condition)
+            ('group_history', 'record_data_change(''groups'', ''group_id'')', 'pg_trigger_depth() = 0'),
+            ('membership_history', 'record_data_change(''groups'', ''group_id'')', 'pg_trigger_depth() = 0')
+        ) AS w (name, recorder, condition)
     LOOP
         EXECUTE format('CREATE OR REPLACE TRIGGER data_change_insert AFTER INSERT ON %I
-            REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION record_data_change(%s)',
-            watched.name, watched.condition, watched.arguments);
+            REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION %s',
+            watched.name, watched.condition, watched.recorder);
         EXECUTE format('CREATE OR REPLACE TRIGGER data_change_update AFTER UPDATE ON %I
             REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
-            FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION record_data_change(%s)',
-            watched.name, watched.condition, watched.arguments);
+            FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION %s',
+            watched.name, watched.condition, watched.recorder);
         EXECUTE format('CREATE OR REPLACE TRIGGER data_change_delete AFTER DELETE ON %I
             REFERENCING OLD TABLE AS old_rows
-            FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION record_data_change(%s)',
-            watched.name, watched.condition, watched.arguments);
+            FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION %s',
+            watched.name, watched.condition, watched.recorder);
         EXECUTE format('CREATE OR REPLACE TRIGGER data_change_truncate AFTER TRUNCATE ON %I
-            FOR EACH STATEMENT EXECUTE FUNCTION record_data_change(%s)', watched.name, watched.arguments);
+            FOR EACH STATEMENT EXECUTE FUNCTION %s', watched.name, watched.recorder);
         -- also for a session that replays others' changes
         EXECUTE format('ALTER TABLE %1$I ENABLE ALWAYS TRIGGER data_change_insert,
             ENABLE ALWAYS TRIGGER data_change_update, ENABLE ALWAYS TRIGGER data_change_delete,

@@ -13,7 +13,14 @@ _EXPECTED = {f"{kind.lower()} {name}" for kind, name in re.findall(r"CREATE (TAB
 _EXPECTED |= {
     f"trigger data_change_{event} on {table}"
     for event in ("insert", "update", "delete", "truncate")
-    for table in ("definition_groups", "group_memberships", "symbols", "group_history", "membership_history")
+    for table in (
+        "definition_groups",
+        "group_memberships",
+        "symbols",
+        "group_history",
+        "membership_history",
+        "ohlcv_daily",
+    )
 }
 _EXPECTED |= {
     f"trigger history_{event} on {table}"

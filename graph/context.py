@@ -1,20 +1,24 @@
-"""What the resolvers of one operation share: batches, a budget, and agreement on the generation of all they read."""
+"""What the resolvers of one operation share: batches, a budget, and agreement on the state of all they read."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import math
+import sys
+from array import array
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 from zoneinfo import ZoneInfo
 
 import asyncpg
 import strawberry
 from strawberry.dataloader import DataLoader
 
-from graph.database import Connection, Database, Reading
+from graph.database import Connection, Database, Family, Generation, Reading, family_of
 from graph.errors import LimitExceeded
+from graph.frame import Frame
 from graph.freshness import Freshness
 from graph.keys import GroupName
 from graph.memo import Memo, Remembered
@@ -25,9 +29,26 @@ MAX_OBJECTS = 100_000
 
 Key: TypeAlias = tuple[Any, ...]
 Row: TypeAlias = asyncpg.Record
-Answer: TypeAlias = tuple[list[Row], int | None]
+Answer: TypeAlias = tuple[list[Row], Generation | None]
 """The rows of a key, and the generation they were read in."""
+Read: TypeAlias = Callable[..., Awaitable[Reading]]
+"""Sends a statement by its name, with its arguments."""
 Value = TypeVar("Value")
+
+
+class Holdings(NamedTuple):
+    """Whom a group holds, by symbol."""
+
+    symbols: tuple[str, ...]
+    weights: "array[float]"
+    """Fractions of the group; NaN where one is not known."""
+
+    @classmethod
+    def of(cls, symbols: Sequence[str], weights: Sequence[float | None]) -> "Holdings":
+        """Keep members as the database gives them; what is no number is not known."""
+        known = (math.nan if weight is None or math.isinf(weight) else weight for weight in weights)
+        # many groups hold the same stocks
+        return cls(tuple(map(sys.intern, symbols)), array("d", known))
 
 
 @dataclass(frozen=True)
@@ -41,6 +62,10 @@ class Runtime:
     """The groups of an environment, by its name."""
     universes: Memo[tuple[str, ...]]
     """The sorted symbols of a universe, by its canonical key written in ids."""
+    holdings: Memo[tuple[Holdings, ...]]
+    """The members of some groups, by their ids."""
+    frames: Memo[Frame]
+    """The closes of some years, by the last of them; `latest` for those that end in the last session."""
 
 
 class _Attempt:
@@ -52,7 +77,7 @@ class _Attempt:
         self._connection: Connection | None = None
         self._resources = AsyncExitStack()
         self._loaders: dict[tuple[str, date | None], DataLoader[Key, Answer]] = {}
-        self.generations: set[int | None] = set()
+        self.seen: dict[Family, set[Generation | None]] = {"groups": set(), "prices": set()}
         self.stale = False
         self.objects = 0
 
@@ -111,8 +136,21 @@ class Operation:
     @property
     def agrees(self) -> bool:
         """Whether all that this attempt read, remembered values included, stood in the database at one moment."""
-        seen = self._attempt.generations
-        return self._attempt.in_snapshot or (len(seen) <= 1 and None not in seen)
+        attempt = self._attempt
+        if attempt.in_snapshot:
+            return True
+        moments: list[Generation] = []
+        states: dict[Family, set[int]] = {}
+        for family, seen in attempt.seen.items():
+            for moment in seen:
+                if moment is None:
+                    return False
+                moments.append(moment)
+                states.setdefault(family, set()).add(moment.of(family))
+        # one of each family, and both at a moment that one of the readings is of
+        return all(len(each) == 1 for each in states.values()) and (
+            not moments or any(all(moment.of(family) in states[family] for family in states) for moment in moments)
+        )
 
     @property
     def stale(self) -> bool:
@@ -148,7 +186,7 @@ class Operation:
         """Give the rows of a statement that answers one question and not many keys."""
         attempt = self._attempt
         reading = await attempt.read(statement, *arguments)
-        attempt.generations.add(reading.generation)
+        attempt.seen[family_of(statement)].add(reading.generation)
         self.charge(len(reading.rows))
         return reading.rows
 
@@ -156,7 +194,7 @@ class Operation:
         """Give a statement's rows for one key: all keys that are asked for meanwhile go with it in one batch."""
         attempt = self._attempt
         rows, generation = await attempt.loader(statement, as_of).load(key)
-        attempt.generations.add(generation)
+        attempt.seen[family_of(statement)].add(generation)
         self.charge(len(rows))
         return rows
 
@@ -165,7 +203,7 @@ class Operation:
         attempt = self._attempt
         answers = await attempt.loader(statement, as_of).load_many(keys)
         for rows, generation in answers:
-            attempt.generations.add(generation)
+            attempt.seen[family_of(statement)].add(generation)
             self.charge(len(rows))
         return [rows for rows, _ in answers]
 
@@ -174,7 +212,16 @@ class Operation:
         rows = await self.many(statement, *key, as_of=as_of)
         return rows[0] if rows else None
 
-    async def remember(
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Read]:
+        """Let several statements be read from one state of the database."""
+        if self._attempt.in_snapshot:
+            yield self._attempt.read
+        else:
+            async with self.database.snapshot() as connection:
+                yield partial(self.read, connection=connection)
+
+    async def remember_rows(
         self,
         memo: Memo[Value],
         name: str,
@@ -193,14 +240,19 @@ class Operation:
                 answers = await attempt.batch(statement, as_of, keys)
             return Remembered(shape([rows for rows, _ in answers]), answers[0][1])
 
+        return await self.remember(memo, name if as_of is None else f"{name}@{as_of}", load)
+
+    async def remember(self, memo: Memo[Value], name: str, load: Callable[[], Awaitable[Remembered[Value]]]) -> Value:
+        """Give what a memo remembers under a name, or else what `load` gives."""
+        attempt = self._attempt
         if attempt.in_snapshot or self.runtime.settings.memo == "off":
             remembered = await load()
         else:
-            remembered = await memo.get(name if as_of is None else f"{name}@{as_of}", load)
+            remembered = await memo.get(name, load)
         if remembered.stale:
             attempt.stale = True
         else:
-            attempt.generations.add(remembered.generation)
+            attempt.seen[memo.family].add(remembered.generation)
         return remembered.value
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import date
 from importlib.resources import files
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 import asyncpg
 
@@ -56,11 +56,31 @@ _TEXTS = {
 }
 
 
+Family = Literal["groups", "prices"]
+"""Tables whose changes are counted together: those of groups and their stocks, and that of prices."""
+
+
+def family_of(statement: str) -> Family:
+    """Say which tables a statement reads; none reads both."""
+    return "prices" if "FROM ohlcv_daily" in STATEMENTS[statement] else "groups"
+
+
+class Generation(NamedTuple):
+    """How often each family was changed, up to a snapshot: which state of the database that is."""
+
+    groups: int
+    prices: int
+
+    def of(self, family: Family) -> int:
+        """Give one family's."""
+        return self.prices if family == "prices" else self.groups
+
+
 class Reading(NamedTuple):
     """What a statement gave."""
 
     rows: list[asyncpg.Record]
-    generation: int | None
+    generation: Generation | None
     """Of the snapshot it was read from; None where the database keeps no track of changes."""
     sent: float
     """When it was sent, by the monotonic clock: the snapshot is not older."""
@@ -178,7 +198,8 @@ class Database:
             rows = await connection.fetch(_TEXTS[statement, stamped, as_of is not None], *arguments, *days)
         if not stamped:
             return Reading(rows, None, sent)
-        generation = rows[0]["generation"]
+        groups, prices = rows[0]["groups_generation"], rows[0]["prices_generation"]
+        generation = None if groups is None else Generation(groups, prices)
         return Reading([] if rows[0]["ordinal"] is None else rows, generation, sent)
 
 

@@ -1,9 +1,9 @@
 """What may still be believed: the generation of the database, and how lately it was confirmed.
 
-The database counts its changes (schema.sql); the count that a snapshot shows is the generation of all that is read
-from it. What is kept in memory is served only while its generation is the known one, and that is known only while the
-reading that confirmed it was sent less than CONFIRMED_SECONDS ago and no change was notified since. So a request that
-comes a second after a commit sees it, whatever was lost on the way.
+The database counts its changes by family (schema.sql); the counts that a snapshot shows are the generation of all that
+is read from it. What is kept in memory is served only while its family's is the known one, and that is known only while
+the reading that confirmed it was sent less than CONFIRMED_SECONDS ago and no change of the family was notified since.
+So a request that comes a second after a commit sees it, whatever was lost on the way.
 """
 
 import asyncio
@@ -14,11 +14,13 @@ import time
 from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
+from operator import lt
+from typing import get_args
 
 import asyncpg
 import orjson
 
-from graph.database import Database, Reading
+from graph.database import Database, Family, Generation, Reading
 from graph.errors import DatabaseUnavailable
 
 CHANNEL = "stockgraph"
@@ -48,7 +50,7 @@ class Freshness:
     def __init__(self) -> None:
         self.tracked = False
         """Whether every change of the database is recorded; else nothing may be kept."""
-        self.generation: int | None = None
+        self.generation: Generation | None = None
         """The last one seen, known or not."""
         self.identity = ""
         """Which database it is of."""
@@ -62,7 +64,7 @@ class Freshness:
         """Counts the times that a generation was smaller than one before: another database, or a restored one."""
         self._confirmed = float("-inf")
         self._received = float("-inf")
-        self._notified = float("-inf")
+        self._notified: dict[Family, float] = dict.fromkeys(get_args(Family), float("-inf"))
         self._echoes = False
         self._polled = asyncio.Condition()
         self._listening = False
@@ -74,9 +76,9 @@ class Freshness:
             return ListenerMode.OFF
         return ListenerMode.NOTIFY if self._echoes else ListenerMode.POLL
 
-    def known(self) -> int | None:
-        """Give the generation under which what is kept may be served; None where nothing may."""
-        if not self.tracked or self._confirmed <= self._notified:
+    def known(self, family: Family) -> Generation | None:
+        """Give the generation under which what is kept of a family may be served; None where nothing may."""
+        if not self.tracked or self._confirmed <= self._notified[family]:
             return None
         return self.generation if time.monotonic() - self._confirmed < CONFIRMED_SECONDS else None
 
@@ -84,7 +86,7 @@ class Freshness:
         """Take what a statement says of the generation. Not for a statement within a longer snapshot."""
         if reading.generation is None:
             return
-        if self.generation is not None and reading.generation < self.generation:
+        if self.generation is not None and any(map(lt, reading.generation, self.generation)):
             if reading.sent < self._received:
                 return  # an older snapshot that came late
             self.rewinds += 1
@@ -93,6 +95,17 @@ class Freshness:
             self._confirmed = max(self._confirmed, reading.sent)
         else:
             self.generation, self._confirmed, self._received = reading.generation, reading.sent, time.monotonic()
+
+    def notify(self, message: object) -> bool:
+        """Take what a notification says, and say whether something changed; what is not understood may be anything."""
+        match message:
+            case {"family": "groups" | "prices" as family}:
+                self._notified[family] = time.monotonic()
+            case {"family": str()}:
+                return False
+            case _:
+                self._notified = dict.fromkeys(self._notified, time.monotonic())
+        return True
 
     async def confirmed(self) -> None:
         """Wait until the listening connection has read how things stand, the next time."""
@@ -160,11 +173,9 @@ class Freshness:
                 case {"nonce": said}:
                     if said == nonce:
                         echoed.set()
-                case {"family": family} if family != "groups":
-                    pass
-                case _:
-                    self._notified = time.monotonic()
-                    woken.set()
+                case message:
+                    if self.notify(message):
+                        woken.set()
 
         try:
             await connection.add_listener(CHANNEL, notified)

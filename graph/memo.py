@@ -14,6 +14,7 @@ import redis.exceptions
 from aiocache import RedisCache, SimpleMemoryCache
 from aiocache.serializers import NullSerializer
 
+from graph.database import Family, Generation
 from graph.errors import DatabaseUnavailable
 from graph.freshness import CONFIRMED_SECONDS, Freshness
 
@@ -32,8 +33,8 @@ class Remembered(Generic[Value]):
     """A value and where it stands in time."""
 
     value: Value
-    generation: int | None
-    """Of the snapshot it was read from; None where the database keeps no track of changes."""
+    generation: Generation | None
+    """Of a snapshot it stood in; None where the database keeps no track of changes."""
     stale: bool = False
     """Whether it is served, during an outage, without being known to hold still."""
 
@@ -70,6 +71,7 @@ class Memo(Generic[Value]):
         freshness: Freshness,
         thaw: Callable[[Any], Value],
         *,
+        family: Family = "groups",
         redis_url: str | None = None,
         serve_stale: bool = False,
         max_entries: int = MAX_ENTRIES,
@@ -78,6 +80,8 @@ class Memo(Generic[Value]):
         self._name = name
         self._freshness = freshness
         self._thaw = thaw
+        self.family: Family = family
+        """What its values are read from."""
         self._serve_stale = serve_stale
         self._max_entries = max_entries
         self._max_bytes = max_bytes
@@ -111,18 +115,24 @@ class Memo(Generic[Value]):
     async def get(self, key: str, load: Callable[[], Awaitable[Remembered[Value]]]) -> Remembered[Value]:
         """Give what is remembered under a key, or load it: together with whoever else asks for it now."""
         await self._flush()
-        generation = self._freshness.known()
-        if generation is not None and (entry := await self._read(key, generation)):
+        known = self._freshness.known(self.family)
+        if known is not None and (entry := await self._read(key, known.of(self.family))):
             self._hits += 1
-            return Remembered(entry.value, generation)
+            return Remembered(entry.value, known)
         self._misses += 1
         try:
             return await self._together(key, load)
         except DatabaseUnavailable:
             last = self._freshness.generation
-            if self._serve_stale and last is not None and (entry := await self._read(key, last)):
+            if self._serve_stale and last is not None and (entry := await self._read(key, last.of(self.family))):
                 return Remembered(entry.value, last, stale=True)
             raise
+
+    async def last(self, key: str) -> Value | None:
+        """Give what was remembered last under a key, of whatever generation: what a new value may be made from."""
+        await self._flush()
+        entry: _Entry | None = None if self._redis else await self._cache.get(key)
+        return None if entry is None else entry.value
 
     async def _together(self, key: str, load: Callable[[], Awaitable[Remembered[Value]]]) -> Remembered[Value]:
         flight = self._flights.get(key)
@@ -143,7 +153,7 @@ class Memo(Generic[Value]):
         epoch = self._freshness.epoch
         loaded = await load()
         if loaded.generation is not None and epoch == self._freshness.epoch:
-            await self._write(key, _Entry(loaded.generation, loaded.value))
+            await self._write(key, _Entry(loaded.generation.of(self.family), loaded.value))
         return loaded
 
     async def _flush(self) -> None:

@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import orjson
 import strawberry
@@ -16,6 +16,17 @@ from graph.context import Info, Row
 from graph.errors import InvalidArgument
 from graph.history import check_day, check_known, check_since
 from graph.keys import GroupName, choose
+from graph.performance import (
+    DEFAULT_WINDOWS,
+    PriceChange,
+    Weighting,
+    Window,
+    WindowChange,
+    holdings_of,
+    measure_holdings,
+    measure_stock,
+)
+from graph.prices import Bar, bars
 from graph.settings import Environment
 
 ID: TypeAlias = strawberry.ID
@@ -120,6 +131,35 @@ class Stock(Node):
         """
         return await self._memberships(info, type)
 
+    @strawberry.field
+    async def performance(
+        self, info: Info, windows: list[Window] = DEFAULT_WINDOWS, as_of: date | None = None
+    ) -> list[PriceChange]:
+        """How far it has come over windows of sessions.
+
+        Args:
+            windows: The windows, each once.
+            as_of: The windows end with the last session on or before this day; the latest unless given.
+
+        """
+        return await measure_stock(info.context, self.symbol, windows, as_of or self.day)
+
+    @strawberry.field
+    async def prices(
+        self,
+        info: Info,
+        first: Annotated[date | None, strawberry.argument(name="from")] = None,
+        last: Annotated[date | None, strawberry.argument(name="to")] = None,
+    ) -> list[Bar]:
+        """What it cost, session by session, oldest first.
+
+        Args:
+            first: The first day; without it the 252 last bars are given.
+            last: The last day; the latest unless given.
+
+        """
+        return await bars(info, self.symbol, first, last or self.day)
+
 
 @strawberry.type
 class Exposure:
@@ -214,7 +254,7 @@ class Group(Node):
     async def symbols(self, info: Info) -> list[str]:
         """The symbols of all its members, sorted: the group as a universe."""
         operation = info.context
-        found = await operation.remember(
+        found = await operation.remember_rows(
             operation.runtime.universes, str(self.key), _symbols, "group_symbols", [(self.key,)], as_of=self.day
         )
         operation.charge(len(found))
@@ -267,6 +307,25 @@ class Group(Node):
             )
             for row in rows
         ]
+
+    @strawberry.field
+    async def performance(
+        self,
+        info: Info,
+        windows: list[Window] = DEFAULT_WINDOWS,
+        weighting: Weighting = Weighting.WEIGHT,
+        as_of: date | None = None,
+    ) -> list[WindowChange]:
+        """How far its members have come over windows of sessions; by weight where any has one.
+
+        Args:
+            windows: The windows, each once.
+            weighting: What the members count for.
+            as_of: The windows end with the last session on or before this day; the latest unless given.
+
+        """
+        (held,) = await holdings_of(info.context, [self.row["id"]], self.day)
+        return await measure_holdings(info.context, held, windows, weighting, as_of or self.day)
 
     @strawberry.field
     async def changes(self, info: Info, since: date) -> "GroupChanges":

@@ -7,14 +7,16 @@
 -- `definition_groups AS` and `group_memberships AS`; the day is one argument more.
 
 -- name: stamped
--- What every statement is wrapped in where the database keeps track of changes: with each row comes the generation of the
--- snapshot that the row was read from; where there are no rows, it comes with a row of nulls. It is null while a restore
+-- What every statement is wrapped in where the database keeps track of changes: with each row come the generations of the
+-- snapshot that the row was read from; where there are no rows, they come with a row of nulls. Both are null while a restore
 -- has left rows of another server's transactions, which one of this server could be taken for.
-SELECT stamp.generation, answer.*
-FROM (SELECT CASE WHEN (SELECT c.xid FROM data_change AS c WHERE c.family = 'groups' ORDER BY c.xid DESC LIMIT 1)
-                       >= pg_snapshot_xmax(pg_current_snapshot()) THEN NULL
-                  ELSE coalesce(sum(weight), 0)::bigint END AS generation
-      FROM data_change WHERE family = 'groups') AS stamp
+SELECT stamp.groups_generation, stamp.prices_generation, answer.*
+FROM (SELECT CASE WHEN NOT yet_to_come THEN groups END AS groups_generation,
+             CASE WHEN NOT yet_to_come THEN prices END AS prices_generation
+      FROM (SELECT coalesce(sum(weight) FILTER (WHERE family = 'groups'), 0)::bigint AS groups,
+                   coalesce(sum(weight) FILTER (WHERE family = 'prices'), 0)::bigint AS prices,
+                   coalesce(bool_or(xid >= (SELECT pg_snapshot_xmax(pg_current_snapshot()))), false) AS yet_to_come
+            FROM data_change WHERE family IN ('groups', 'prices')) AS counted) AS stamp
 LEFT JOIN (/* statement */) AS answer ON true;
 
 -- name: tracking
@@ -24,13 +26,14 @@ LEFT JOIN (/* statement */) AS answer ON true;
 -- 0.1 ms.
 WITH watched AS (
     SELECT relation, needed FROM (VALUES (to_regclass('definition_groups'), true), (to_regclass('group_memberships'), true),
-        (to_regclass('symbols'), true), (to_regclass('group_history'), false), (to_regclass('membership_history'), false)
+        (to_regclass('symbols'), true), (to_regclass('ohlcv_daily'), false), (to_regclass('group_history'), false),
+        (to_regclass('membership_history'), false)
     ) AS w (relation, needed) WHERE needed OR relation IS NOT NULL
 ),
 recording AS (
     SELECT t.oid, t.xmin FROM pg_trigger AS t JOIN watched ON watched.relation = t.tgrelid
     WHERE t.tgname IN ('data_change_insert', 'data_change_update', 'data_change_delete', 'data_change_truncate')
-        AND t.tgfoid = to_regproc('record_data_change') AND t.tgenabled = 'A'
+        AND t.tgfoid IN (to_regproc('record_data_change'), to_regproc('record_price_change')) AND t.tgenabled = 'A'
 )
 SELECT 1 AS ordinal,
        concat_ws('.', (SELECT system_identifier FROM pg_control_system()),
@@ -318,6 +321,17 @@ SELECT lying.ordinal, lying.weight, lying.total,
 FROM lying LEFT JOIN definition_groups AS g ON g.id = lying.group_id
 ORDER BY lying.ordinal, lying.weight DESC NULLS LAST, lying.total DESC, g.name COLLATE "C" NULLS LAST, g.id;
 
+-- name: group_holdings
+-- The members of groups with their weights, by symbol: what is computed with.
+-- 0.3 ms for 503 members; 5 for all 58 groups.
+SELECT k.ordinal, held.symbols, held.weights
+FROM unnest($1::integer[]) WITH ORDINALITY AS k (group_id, ordinal)
+CROSS JOIN LATERAL (
+    SELECT coalesce(array_agg(m.symbol ORDER BY m.symbol COLLATE "C"), '{}') AS symbols,
+           coalesce(array_agg(m.weight::float8 ORDER BY m.symbol COLLATE "C"), '{}') AS weights
+    FROM group_memberships AS m WHERE m.group_id = k.group_id
+) AS held;
+
 -- name: overlaps
 -- For each two of some groups that share members: how many, and the sum of the smaller of their two weights there (null
 -- where no shared member has both).
@@ -366,3 +380,43 @@ SELECT 1 AS ordinal, best.kind, best.name AS symbol, best.stock_name, best.stock
        g.id, g.name, g.type, g.description, g.environment, g.created_at, g.updated_at, g.last_update
 FROM best LEFT JOIN definition_groups AS g ON g.id = best.id
 ORDER BY best.score, best.kind, length(best.name), best.name COLLATE "C", best.id;
+
+-- name: last_price_day
+-- The last day with prices, null where there are none. What lies further ahead than the world's earliest time zone can only
+-- be a mistake.
+-- 0.1 ms.
+SELECT 1 AS ordinal, max(p.date) AS day FROM ohlcv_daily AS p
+WHERE p.date BETWEEN '1900-01-01' AND (clock_timestamp() AT TIME ZONE 'UTC')::date + 1;
+
+-- name: price_changes
+-- How often the prices of each month have changed, and `prices all` for what told no month.
+-- 0.1 ms.
+SELECT 1 AS ordinal, c.family, sum(c.weight)::bigint AS changes
+FROM data_change AS c WHERE starts_with(c.family, 'prices ') GROUP BY c.family;
+
+-- name: closes
+-- The closes of each stock from a day up to, and without, another, as bytes: days since 2000, closes, opens (NaN where there is
+-- none). What is no price is left out.
+-- 390 ms for 252 sessions of 3,537 stocks, 75 ms for 21.
+SELECT 1 AS ordinal, p.symbol, string_agg(int4send(p.date - DATE '2000-01-01'), ''::bytea) AS days,
+       string_agg(float8send(p.close::float8), ''::bytea) AS closes,
+       string_agg(float8send(CASE WHEN p.open > 0 AND p.open::float8 < 'Infinity' THEN p.open::float8 ELSE 'NaN' END), ''::bytea) AS opens
+FROM ohlcv_daily AS p
+WHERE p.date >= $1::date AND p.date < $2::date AND p.close > 0 AND p.close::float8 < 'Infinity'
+GROUP BY p.symbol;
+
+-- name: bars
+-- The prices of stocks between two days, or without the first the last so many, oldest first.
+-- 0.3 ms for 252.
+SELECT k.ordinal, b.*
+FROM unnest($1::text[], $2::date[], $3::date[], $4::integer[]) WITH ORDINALITY AS k (symbol, first, last, most, ordinal)
+CROSS JOIN LATERAL (
+    SELECT p.date, CASE WHEN p.open::float8 < 'Infinity' THEN p.open::float8 END AS open,
+           CASE WHEN p.high::float8 < 'Infinity' THEN p.high::float8 END AS high,
+           CASE WHEN p.low::float8 < 'Infinity' THEN p.low::float8 END AS low, p.close::float8 AS close, p.volume::float8 AS volume
+    FROM ohlcv_daily AS p
+    WHERE p.symbol = k.symbol AND p.date >= coalesce(k.first, '-infinity') AND p.date <= coalesce(k.last, 'infinity')
+        AND p.close > 0 AND p.close::float8 < 'Infinity'
+    ORDER BY p.date DESC LIMIT k.most
+) AS b
+ORDER BY k.ordinal, b.date;

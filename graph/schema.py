@@ -14,12 +14,14 @@ from strawberry.types import ExecutionContext, ExecutionResult
 from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.enum import StrawberryEnumDefinition
 
+from graph.breadth import BreadthQuery
 from graph.context import Operation
 from graph.errors import GraphError
 from graph.freshness import ListenerMode
 from graph.limits import Limits, code_errors
 from graph.nodes import Group, NodesQuery, Stock
 from graph.overlaps import OverlapQuery
+from graph.rotation import RotationQuery
 from graph.search import SearchQuery
 from graph.status import StatusQuery
 from graph.universes import UniverseQuery
@@ -31,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 @strawberry.type
-class Query(NodesQuery, UniverseQuery, SearchQuery, OverlapQuery, StatusQuery):
+class Query(NodesQuery, UniverseQuery, RotationQuery, BreadthQuery, SearchQuery, OverlapQuery, StatusQuery):
     """Stocks, the groups that hold them, and the universes that groups make."""
 
 
@@ -95,7 +97,7 @@ def _describe(schema: strawberry.Schema) -> None:
     for concrete in schema.schema_converter.type_map.values():
         definition, made = concrete.definition, concrete.implementation
         if isinstance(definition, StrawberryEnumDefinition) and isinstance(made, GraphQLEnumType):
-            made.description = _first(inspect.getdoc(definition.wrapped_cls))
+            made.description = _line(inspect.getdoc(definition.wrapped_cls))
         elif isinstance(definition, StrawberryObjectDefinition) and isinstance(
             made, GraphQLObjectType | GraphQLInterfaceType
         ):
@@ -130,7 +132,7 @@ def _first(docstring: str | None) -> str | None:
 
 
 def _line(text: str | None) -> str | None:
-    return text and text.strip().replace("\n", " ")
+    return text and " ".join(text.split())
 
 
 def make_schema() -> GraphSchema:

@@ -57,6 +57,8 @@ class Status:
     """How changes become known."""
     universes: MemoStatus
     """The memory of universes."""
+    prices: MemoStatus
+    """The memory of closes: an entry is those of a year and the two before it."""
     answers: MemoStatus
     """The memory of whole answers; none are kept yet."""
     version: str
@@ -72,8 +74,9 @@ class StatusQuery:
         """How the server does."""
         runtime = info.context.runtime
         (row,) = await info.context.fetch("tracking")
+        groups, prices = row.get("groups_generation"), row.get("prices_generation")
         return Status(
-            generation=str(row["generation"]) if "generation" in row else "untracked",
+            generation="untracked" if groups is None else str(groups + prices),
             database_time=row["database_time"],
             listener=ListenerStatus(
                 mode=runtime.freshness.mode,
@@ -81,6 +84,7 @@ class StatusQuery:
                 reconnects=max(0, runtime.freshness.reconnects),
             ),
             universes=MemoStatus.of(runtime.universes.figures()),
+            prices=MemoStatus.of(runtime.frames.figures()),
             answers=MemoStatus(entries=0, bytes=0, hits=0, misses=0, evictions=0),
             version=version("stockgraph"),
         )

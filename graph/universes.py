@@ -7,15 +7,23 @@ from datetime import date
 import strawberry
 
 from graph.connections import Connection, page
-from graph.context import Info, Operation, Row
+from graph.context import Holdings, Info, Operation, Row
 from graph.errors import UnknownGroup
 from graph.history import check_day, check_known
 from graph.keys import Atom, GroupName, Part, canonical, choose, evaluate, leaves, parse, render, write_name
 from graph.nodes import Group, Stock
+from graph.performance import DEFAULT_WINDOWS, Weighting, Window, WindowChange, holdings_of, measure_holdings
 from graph.settings import Environment
 
 NEAR = 3
 """How many near matches an unknown name is answered with."""
+
+
+async def group_names(operation: Operation, environment: str, day: date | None) -> tuple[GroupName, ...]:
+    """Give the names of all groups of an environment, now or as a day ended."""
+    return await operation.remember_rows(
+        operation.runtime.directories, environment, _directory, "group_names", [(environment,)], as_of=day
+    )
 
 
 async def find_groups(
@@ -25,9 +33,7 @@ async def find_groups(
 
     UnknownGroup or AmbiguousGroup where a part names none or several; NoHistory where it names none yet.
     """
-    directory = await operation.remember(
-        operation.runtime.directories, environment, _directory, "group_names", [(environment,)], as_of=day
-    )
+    directory = await group_names(operation, environment, day)
     bearing: dict[str, list[GroupName]] = {part.name.casefold(): [] for part in parts}
     for group in directory:
         namesakes = bearing.get(group.name.casefold())
@@ -76,10 +82,34 @@ class Universe:
     atoms: strawberry.Private[tuple[Atom, ...]]
     environment: strawberry.Private[str]
 
+    @property
+    def only_group(self) -> int | None:
+        """The group that it is, where it is one and not made of several."""
+        return self.atoms[0].group if [self.key] == [atom.label for atom in self.atoms] else None
+
     @strawberry.field
     def size(self) -> int:
         """How many symbols it has."""
         return len(self.symbols)
+
+    @strawberry.field
+    async def performance(
+        self,
+        info: Info,
+        windows: list[Window] = DEFAULT_WINDOWS,
+        weighting: Weighting = Weighting.WEIGHT,
+        as_of: date | None = None,
+    ) -> list[WindowChange]:
+        """How far its stocks have come over windows of sessions; by weight where it is one group with weights.
+
+        Args:
+            windows: The windows, each once.
+            weighting: What the members count for.
+            as_of: The windows end with the last session on or before this day; the latest unless given.
+
+        """
+        held = await holdings_in(info.context, self)
+        return await measure_holdings(info.context, held, windows, weighting, as_of or self.as_of)
 
     @strawberry.field
     async def groups(self, info: Info) -> list[Group]:
@@ -114,6 +144,40 @@ class Universe:
         )
 
 
+async def find_universe(
+    operation: Operation, key: str, environment: str, day: date | None = None, argument: str = "asOf"
+) -> Universe:
+    """Find what a key stands for, now or as a day ended; the argument is the day's name where it is wrong."""
+    tree = parse(key)
+    if day:
+        await check_day(operation, argument, day)
+    parts = [leaf for leaf in dict.fromkeys(leaves(tree)) if isinstance(leaf, Part)]
+    expression = canonical(tree, await find_groups(operation, parts, environment, day))
+    atoms = tuple(atom for atom in dict.fromkeys(leaves(expression)) if isinstance(atom, Atom))
+
+    def shape(answers: list[list[Row]]) -> tuple[str, ...]:
+        members = {atom.group: frozenset(row["symbols"]) for atom, (row,) in zip(atoms, answers, strict=True)}
+        return tuple(sorted(evaluate(expression, members)))
+
+    symbols = await operation.remember_rows(
+        operation.runtime.universes,
+        render(expression, lambda atom: str(atom.group)),
+        shape,
+        "group_symbols",
+        [(atom.group,) for atom in atoms],
+        as_of=day,
+    )
+    return Universe(key=render(expression), symbols=list(symbols), as_of=day, atoms=atoms, environment=environment)
+
+
+async def holdings_in(operation: Operation, universe: Universe) -> Holdings:
+    """Give the members of a universe, with their weights where it is one group."""
+    if universe.only_group is None:
+        return Holdings.of(universe.symbols, [None] * len(universe.symbols))
+    (held,) = await holdings_of(operation, [universe.only_group], universe.as_of)
+    return held
+
+
 @strawberry.type
 class UniverseQuery:
     """The query of universes."""
@@ -133,25 +197,6 @@ class UniverseQuery:
 
         """
         operation = info.context
-        named = environment or operation.environment
-        tree = parse(key)
-        if as_of:
-            await check_day(operation, "asOf", as_of)
-        parts = [leaf for leaf in dict.fromkeys(leaves(tree)) if isinstance(leaf, Part)]
-        expression = canonical(tree, await find_groups(operation, parts, named, as_of))
-        atoms = tuple(atom for atom in dict.fromkeys(leaves(expression)) if isinstance(atom, Atom))
-
-        def shape(answers: list[list[Row]]) -> tuple[str, ...]:
-            members = {atom.group: frozenset(row["symbols"]) for atom, (row,) in zip(atoms, answers, strict=True)}
-            return tuple(sorted(evaluate(expression, members)))
-
-        symbols = await operation.remember(
-            operation.runtime.universes,
-            render(expression, lambda atom: str(atom.group)),
-            shape,
-            "group_symbols",
-            [(atom.group,) for atom in atoms],
-            as_of=as_of,
-        )
-        operation.charge(len(symbols))
-        return Universe(key=render(expression), symbols=list(symbols), as_of=as_of, atoms=atoms, environment=named)
+        found = await find_universe(operation, key, environment or operation.environment, as_of)
+        operation.charge(len(found.symbols))
+        return found

@@ -300,12 +300,19 @@ async def test_init_only_adds_to_a_database_of_the_predecessor(bare_url: str) ->
     served = Server(DATABASE_URL=bare_url)
     try:
         query = (
-            '{ universe(key: "SPY:dow30") { symbols } status { generation listener { mode } universes { entries } } }'
+            '{ universe(key: "SPY:dow30") { symbols } group(name: "SPY") { performance(windows: [DAY]) { change priced } }'
+            " status { generation listener { mode } universes { entries } prices { entries } } }"
         )
         answer = {
             "data": {
                 "universe": {"symbols": ["AAPL", "IBM", "MSFT"]},
-                "status": {"generation": "untracked", "listener": {"mode": "OFF"}, "universes": {"entries": 0}},
+                "group": {"performance": [{"change": 0.1, "priced": 1}]},
+                "status": {
+                    "generation": "untracked",
+                    "listener": {"mode": "OFF"},
+                    "universes": {"entries": 0},
+                    "prices": {"entries": 0},
+                },
             }
         }
         assert served.ask(query) == answer

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from graph.app import open_runtime
-from graph.database import Reading
+from graph.database import Generation, Reading
 from graph.freshness import CONFIRMED_SECONDS, Freshness, ListenerMode
 from graph.settings import Settings
 from graph.tables import make_tables
@@ -44,7 +44,7 @@ async def cut(live: Live, *, all_connections: bool = False) -> None:
     """End the server's listening connection, or every connection that it has."""
     await live.writer.execute(
         """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-           WHERE datname = current_database() AND pid <> pg_backend_pid() AND ($1 OR query LIKE '%pg_trigger%')""",
+           WHERE datname = current_database() AND pid <> pg_backend_pid() AND ($1 OR query LIKE '%WITH watched%')""",
         all_connections,
     )
 
@@ -91,7 +91,7 @@ async def test_the_listening_connection_is_made_again_and_what_was_kept_is_dropp
     await cut(live)
 
     async def made_again() -> bool:
-        return live.runtime.freshness.reconnects == 1 and live.runtime.freshness.known() is not None
+        return live.runtime.freshness.reconnects == 1 and live.runtime.freshness.known("groups") is not None
 
     await seconds_until(made_again)
     assert live.runtime.freshness.epoch > epoch
@@ -105,10 +105,11 @@ async def test_a_poll_sees_what_no_notification_told(live: Live) -> None:
     await live.writer.execute("ALTER TABLE group_memberships DISABLE TRIGGER data_change_delete")
     await live.writer.execute("ALTER TABLE group_memberships ENABLE ALWAYS TRIGGER data_change_delete")
     before = live.runtime.freshness.generation
+    assert before
     await live.writer.execute("INSERT INTO data_change (family, xid) VALUES ('groups', pg_current_xact_id())")
 
     async def seen() -> bool:
-        return live.runtime.freshness.known() == (before or 0) + 1
+        return live.runtime.freshness.known("groups") == Generation(before.groups + 1, before.prices)
 
     assert await seconds_until(seen) < 1
 
@@ -207,7 +208,9 @@ async def test_a_late_commit_is_not_taken_for_seen(live: Live) -> None:
     await live.writer.execute("INSERT INTO group_memberships (group_id, symbol) VALUES (9, 'SOON')")
 
     async def soon() -> bool:
-        return await top3(live) == ["AAPL", "MSFT", "NVDA", "SOON"] and live.runtime.freshness.known() is not None
+        return (
+            await top3(live) == ["AAPL", "MSFT", "NVDA", "SOON"] and live.runtime.freshness.known("groups") is not None
+        )
 
     await seconds_until(soon)
     await transaction.commit()
@@ -356,7 +359,7 @@ async def test_a_smaller_generation_drops_everything(live: Live) -> None:
     await live.writer.execute("UPDATE data_change SET weight = 0")
 
     async def rewound() -> bool:
-        return live.runtime.freshness.rewinds == 1 and live.runtime.freshness.known() == 0
+        return live.runtime.freshness.rewinds == 1 and live.runtime.freshness.known("groups") == (0, 0)
 
     await seconds_until(rewound)
     assert (await live.ask(TOP3)).statements == ["group_names", "group_symbols"]
@@ -434,24 +437,41 @@ async def test_tables_are_made_side_by_side_and_touched_only_where_something_is_
 
 
 def reading(generation: int | None, sent: float) -> Reading:
-    return Reading([], generation, sent)
+    return Reading([], None if generation is None else Generation(generation, 0), sent)
 
 
 def test_what_is_known_lasts_for_a_moment() -> None:
     freshness = Freshness()
-    assert freshness.known() is None
+    assert freshness.known("groups") is None
     freshness.tracked = True
     freshness.observe(reading(7, time.monotonic()))
-    assert freshness.known() == 7
+    assert freshness.known("groups") == (7, 0)
     freshness.observe(reading(8, time.monotonic() - CONFIRMED_SECONDS))
-    assert freshness.known() is None
+    assert freshness.known("groups") is None
     freshness.observe(reading(8, time.monotonic() - 0.1))
-    assert freshness.known() == 8
+    assert freshness.known("groups") == (8, 0)
     # an older snapshot that came late says nothing, even if it was sent after the one that told more
     freshness.observe(reading(7, time.monotonic() - 0.05))
     freshness.observe(reading(None, time.monotonic()))
-    assert (freshness.known(), freshness.rewinds) == (8, 0)
+    assert (freshness.known("groups"), freshness.rewinds) == ((8, 0), 0)
     freshness.observe(reading(3, time.monotonic()))
-    assert (freshness.known(), freshness.rewinds, freshness.epoch) == (3, 1, 1)
+    assert (freshness.known("groups"), freshness.rewinds, freshness.epoch) == ((3, 0), 1, 1)
     freshness.tracked = False
-    assert freshness.known() is None
+    assert freshness.known("groups") is None
+
+
+def test_a_change_that_is_notified_makes_its_own_family_unknown() -> None:
+    freshness = Freshness()
+    freshness.tracked = True
+    freshness.observe(reading(7, time.monotonic()))
+    assert freshness.notify({"family": "prices", "xid": "1"})
+    assert (freshness.known("groups"), freshness.known("prices")) == ((7, 0), None)
+    freshness.observe(Reading([], Generation(7, 1), time.monotonic()))
+    assert (freshness.known("groups"), freshness.known("prices")) == ((7, 1), (7, 1))
+    assert freshness.notify({"family": "groups", "groups": [1]})
+    assert (freshness.known("groups"), freshness.known("prices")) == (None, (7, 1))
+    freshness.observe(reading(9, time.monotonic()))
+    assert not freshness.notify({"family": "something newer"})
+    assert freshness.known("groups") == freshness.known("prices") == (9, 0)
+    assert freshness.notify("what nobody understands")
+    assert (freshness.known("groups"), freshness.known("prices")) == (None, None)

@@ -650,6 +650,7 @@ async def test_a_role_without_rights_can_neither_end_nor_forge_a_history(
     try:
         for function in (
             "close_membership_history", "open_membership_history", "close_group_history", "open_group_history", "record_data_change",
+            "record_price_change",
         ):  # fmt: skip
             await connection.execute("SET ROLE stockgraph_test_reader; CREATE TEMPORARY TABLE mine (group_id int)")
             with pytest.raises(asyncpg.InsufficientPrivilegeError):

@@ -13,7 +13,7 @@ from conftest import Live, asker
 
 from graph.app import open_runtime
 from graph.context import Runtime
-from graph.database import Reading
+from graph.database import Generation, Reading
 from graph.errors import DatabaseUnavailable
 from graph.freshness import CONFIRMED_SECONDS, Freshness
 from graph.memo import Memo, Remembered
@@ -22,17 +22,22 @@ from graph.settings import Settings
 Words = tuple[str, ...]
 
 
+def at(groups: int) -> Generation:
+    """The generation after so many changes of groups."""
+    return Generation(groups, 0)
+
+
 def known(generation: int) -> Freshness:
     """A freshness that knows a generation."""
     freshness = Freshness()
     freshness.tracked, freshness.identity = True, "here"
-    freshness.observe(Reading([], generation, time.monotonic()))
+    freshness.observe(Reading([], at(generation), time.monotonic()))
     return freshness
 
 
 def giving(*words: str, generation: int | None = 1) -> Callable[[], Awaitable[Remembered[Words]]]:
     async def load() -> Remembered[Words]:
-        return Remembered(words, generation)
+        return Remembered(words, None if generation is None else at(generation))
 
     return load
 
@@ -94,11 +99,11 @@ MakeMemo = Callable[..., Memo[Words]]
 async def test_what_was_loaded_is_remembered_under_its_generation(make: MakeMemo) -> None:
     freshness = known(1)
     memo = make(freshness)
-    assert await memo.get("k", giving("a", "b")) == Remembered(("a", "b"), 1)
-    assert await memo.get("k", refusing) == Remembered(("a", "b"), 1)
-    freshness.observe(Reading([], 2, time.monotonic()))
-    assert await memo.get("k", giving("c", generation=2)) == Remembered(("c",), 2)
-    assert await memo.get("k", refusing) == Remembered(("c",), 2)
+    assert await memo.get("k", giving("a", "b")) == Remembered(("a", "b"), at(1))
+    assert await memo.get("k", refusing) == Remembered(("a", "b"), at(1))
+    freshness.observe(Reading([], at(2), time.monotonic()))
+    assert await memo.get("k", giving("c", generation=2)) == Remembered(("c",), at(2))
+    assert await memo.get("k", refusing) == Remembered(("c",), at(2))
     figures = memo.figures()
     assert (figures.entries, figures.hits, figures.misses, figures.evictions) == (1, 2, 2, 0)
 
@@ -108,7 +113,7 @@ async def test_a_load_that_fails_is_not_kept(make: MakeMemo) -> None:
     for _ in range(2):
         with pytest.raises(DatabaseUnavailable):
             await memo.get("k", refusing)
-    assert await memo.get("k", giving("a")) == Remembered(("a",), 1)
+    assert await memo.get("k", giving("a")) == Remembered(("a",), at(1))
 
 
 async def test_nothing_is_kept_without_a_generation(make: MakeMemo) -> None:
@@ -133,7 +138,7 @@ async def test_all_who_ask_at_once_share_one_load(make: MakeMemo) -> None:
         nonlocal loads
         loads += 1
         await going.wait()
-        return Remembered(("a",), 1)
+        return Remembered(("a",), at(1))
 
     asked = [asyncio.create_task(memo.get("k", slow)) for _ in range(50)]
     while loads == 0:
@@ -142,7 +147,7 @@ async def test_all_who_ask_at_once_share_one_load(make: MakeMemo) -> None:
     going.set()
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert isinstance(answers[0], asyncio.CancelledError)
-    assert answers[1:] == [Remembered(("a",), 1)] * 49
+    assert answers[1:] == [Remembered(("a",), at(1))] * 49
     assert loads == 1
 
 
@@ -160,7 +165,7 @@ async def test_a_load_that_began_too_long_ago_is_not_shared(make: MakeMemo, monk
 
     async def old() -> Remembered[Words]:
         await going.wait()
-        return Remembered(("old",), 1)
+        return Remembered(("old",), at(1))
 
     first = asyncio.create_task(memo.get("k", old))
     while not memo._flights:  # noqa: SLF001 - nothing else tells that the load has begun
@@ -183,12 +188,12 @@ async def test_an_outage_is_an_error_or_where_that_is_set_what_was_last_known(ma
     freshness.tracked = False
     with pytest.raises(DatabaseUnavailable):
         await strict.get("k", refusing)
-    assert await stale.get("k", refusing) == Remembered(("a",), 1, stale=True)
+    assert await stale.get("k", refusing) == Remembered(("a",), at(1), stale=True)
     with pytest.raises(DatabaseUnavailable):
         await stale.get("other", refusing)
     # what was known to be superseded is not served under the name of what came after
     freshness.tracked = True
-    freshness.observe(Reading([], 2, time.monotonic()))
+    freshness.observe(Reading([], at(2), time.monotonic()))
     freshness.tracked = False
     with pytest.raises(DatabaseUnavailable):
         await stale.get("k", refusing)
@@ -198,9 +203,9 @@ async def test_what_is_of_another_database_or_time_is_dropped(make: MakeMemo) ->
     freshness = known(5)
     memo = make(freshness, serve_stale=True)
     await memo.get("k", giving("a", generation=5))
-    freshness.observe(Reading([], 3, time.monotonic()))
+    freshness.observe(Reading([], at(3), time.monotonic()))
     assert (await memo.get("k", giving("b", generation=3))).value == ("b",)
-    freshness.observe(Reading([], 5, time.monotonic()))
+    freshness.observe(Reading([], at(5), time.monotonic()))
     assert (await memo.get("k", giving("c", generation=5))).value == ("c",)
 
 
@@ -264,7 +269,8 @@ async def test_a_redis_keeps_keys_of_its_own_for_a_while_and_holds_no_answers(
     await asker(two_servers[0])(TOP3)
     identity, generation = two_servers[0].freshness.identity, two_servers[0].freshness.generation
     async with redis.asyncio.from_url(redis_url) as client:
-        key = f"stockgraph:universes:{identity}:{generation}:9"
+        assert generation
+        key = f"stockgraph:universes:{identity}:{generation.groups}:9"
         assert await client.get(key) == b'["AAPL","MSFT","NVDA"]'
         assert 500 < await client.ttl(key) <= 600
         # what somebody else left there is no universe
@@ -294,3 +300,20 @@ async def test_a_stampede_on_a_universe_is_one_statement(live: Live) -> None:
     assert all(answer == {"data": {"universe": {"size": 6}}} for answer in answers)
     sent = [statement for answer in answers for statement in answer.statements]
     assert sorted(sent) == ["group_names", "group_symbols"]
+
+
+async def test_a_memo_goes_by_the_changes_of_its_family() -> None:
+    freshness = known(1)
+    groups: Memo[Words] = Memo("groups", freshness, tuple)
+    prices: Memo[Words] = Memo("prices", freshness, tuple, family="prices")
+    assert await groups.get("k", giving("a")) == Remembered(("a",), at(1))
+    assert await prices.get("k", giving("p")) == Remembered(("p",), at(1))
+    assert await prices.last("k") == ("p",)
+    freshness.observe(Reading([], Generation(1, 1), time.monotonic()))
+    assert await groups.get("k", refusing) == Remembered(("a",), Generation(1, 1))
+    with pytest.raises(DatabaseUnavailable):
+        await prices.get("k", refusing)
+    # a new value may be made from it, until all that is kept is worth nothing
+    assert await prices.last("k") == ("p",)
+    freshness.observe(Reading([], Generation(0, 1), time.monotonic()))
+    assert (await prices.last("k"), await groups.last("k")) == (None, None)

@@ -271,7 +271,7 @@ async def cut_listening_connections(servers: Servers, clients: list[Client]) -> 
         client.ask("{ groups { totalCount } }")
     cut = await servers.writer.fetch(
         """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-           WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%pg_trigger%'"""
+           WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%WITH watched%'"""
     )
     assert len(cut) == PROCESSES
 

@@ -30,7 +30,19 @@ CREATE TABLE symbols (
     market varchar(20) NOT NULL,
     active boolean DEFAULT true
 );
+CREATE TABLE ohlcv_daily (
+    symbol varchar(20) NOT NULL,
+    date date NOT NULL,
+    open numeric(12,4),
+    high numeric(12,4),
+    low numeric(12,4),
+    close numeric(12,4),
+    volume bigint,
+    PRIMARY KEY (symbol, date)
+);
 INSERT INTO symbols (symbol, name, market) VALUES ('AAPL', 'Apple', 'stocks'), ('MSFT', 'Microsoft', 'stocks');
 INSERT INTO definition_groups (name, type, environment) VALUES ('SPY', 'ETF', 'DEFAULT'), ('dow30', 'CUSTOM', 'DEFAULT');
 INSERT INTO group_memberships (group_id, symbol, weight) VALUES
     (1, 'AAPL', 0.0700), (1, 'MSFT', 0.0600), (2, 'AAPL', NULL), (2, 'IBM', NULL);
+INSERT INTO ohlcv_daily (symbol, date, open, close) VALUES
+    ('AAPL', '2024-03-07', 99.5, 100), ('AAPL', '2024-03-08', 100, 110), ('MSFT', '2024-03-07', NULL, 400), ('MSFT', '2024-03-08', 400, 'NaN');

@@ -1,0 +1,176 @@
+"""The arithmetic of rotation: returns, breadth and relative strength. Pure: arrays in, arrays out, no database.
+
+Closes come as float64, sessions x stocks, oldest first; NaN is a close that is missing, and so is every result that
+needs one. Changes, shares and weights are fractions (0.05 = 5 %).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Places: TypeAlias = npt.NDArray[np.intp]
+Truths: TypeAlias = npt.NDArray[np.bool_]
+
+RATIO_SESSIONS = 63
+"""Of the average that relative strength is compared with."""
+MOMENTUM_SESSIONS = 21
+"""Of the average that the ratio is compared with."""
+RELATIVE_SESSIONS = RATIO_SESSIONS + MOMENTUM_SESSIONS - 1
+"""Closes on end that one point of a relative rotation takes: 83."""
+
+_BLOCK = 1_000_000  # values that are gathered at a time
+_EQUAL = 1e-12  # what rounding can make of equal numbers
+
+
+def changes(now: Floats, then: Floats) -> Floats:
+    """Give (now - then) / then."""
+    return (now - then) / then
+
+
+@dataclass(frozen=True, slots=True)
+class Baskets:
+    """Sets of weighted stocks, laid one after another."""
+
+    members: Places
+    """The column of each member."""
+    weights: Floats
+    """Of each member, in any unit; NaN where it has none."""
+    starts: Places
+    """Where each basket begins; none is empty."""
+
+    @classmethod
+    def of(cls, baskets: Sequence[tuple[Places, Floats]]) -> "Baskets":
+        """Lay out baskets, each the columns of its members and their weights; the last column has no values."""
+        # in one without members stands one of which nothing is known
+        nobody = np.array([-1]), np.array([np.nan])
+        laid = [basket if len(basket[0]) else nobody for basket in baskets]
+        members, weights = (np.concatenate(parts) for parts in zip(*laid, strict=True))
+        return cls(members, weights, np.cumsum([0, *(len(members) for members, _ in laid[:-1])]))
+
+    def compact(self) -> tuple[Places, "Baskets"]:
+        """Give the columns that occur, and the baskets over these alone."""
+        columns, members = np.unique(self.members, return_inverse=True)
+        return columns, Baskets(members, self.weights, self.starts)
+
+    def mean(self, values: Floats) -> Floats:
+        """Average values (moments x columns) by weight: sum(w x) / sum(w) over the members that have both.
+
+        Moments x baskets; NaN where none has both, or their weights sum to zero.
+        """
+        means = np.empty((len(values), len(self.starts)))
+        rows = max(1, _BLOCK // max(1, len(self.members)))
+        for first in range(0, len(values), rows):
+            block = values[first : first + rows, self.members]
+            weights = np.where(np.isnan(block), 0.0, np.nan_to_num(self.weights))
+            totals = np.add.reduceat(np.nan_to_num(block, copy=False) * weights, self.starts, axis=1)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                means[first : first + rows] = totals / np.add.reduceat(weights, self.starts, axis=1)
+        means[~np.isfinite(means)] = np.nan
+        return means
+
+    def tally(self, matching: Truths) -> npt.NDArray[np.int64]:
+        """Count the members for which something is true (moments x columns), as moments x baskets."""
+        counts: npt.NDArray[np.int64] = np.add.reduceat(matching[:, self.members].astype(np.int64), self.starts, axis=1)
+        return counts
+
+
+def ranks(values: Floats) -> list[int | None]:
+    """Rank values, the greatest first and from 1; equal ones share the better rank, NaN has none."""
+    known = np.sort(values[~np.isnan(values)])
+    below = np.searchsorted(known, values, side="right")
+    return [
+        None if missing else len(known) - int(count) + 1 for count, missing in zip(below, np.isnan(values), strict=True)
+    ]
+
+
+def contributions(change: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Give each member's share of the weight, w / sum(w) over those with both, and its contribution, share x change.
+
+    The contributions sum to the weighted change; both are NaN for members without a change or a weight.
+    """
+    shares = np.where(np.isnan(change), np.nan, weights)
+    total = np.nansum(shares)
+    shares = shares / total if total else np.full_like(shares, np.nan)
+    return shares, shares * change
+
+
+def relative_rotation(returns: Floats, benchmark: Floats) -> tuple[Floats, Floats]:
+    """Compare rows with a benchmark, by their changes from session to session: sessions x rows, and sessions.
+
+    The relative strength RS of a row is its index (the product of 1 + change, so rebalanced daily) over that of the
+    benchmark. ratio = 100 RS / SMA63(RS), momentum = 100 ratio / SMA21(ratio). This is an open form of the relative
+    rotation that Julius de Kempenaer made known, whose own formulas are not published.
+
+    Gives both for the last sessions, as many as have the 82 changes before them: points x rows; NaN where one of these
+    changes is missing.
+    """
+    steps = RELATIVE_SESSIONS - 1
+    points = len(returns) - steps + 1
+    if points < 1:
+        return np.empty((0, returns.shape[1])), np.empty((0, returns.shape[1]))
+    growth = (1 + returns) / (1 + benchmark[:, np.newaxis])
+    missing = np.isnan(growth)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # against the last session, so that a point is the same number however many come before it
+        decline = np.cumprod(np.where(missing, 1.0, growth)[::-1], axis=0)
+        strength = np.vstack([1 / decline[::-1], np.ones((1, returns.shape[1]))])
+        ratio = 100 * strength[RATIO_SESSIONS - 1 :] / _averages(strength, RATIO_SESSIONS)
+        momentum = 100 * ratio[MOMENTUM_SESSIONS - 1 :] / _averages(ratio, MOMENTUM_SESSIONS)
+    ratio = ratio[MOMENTUM_SESSIONS - 1 :]
+    unknown = np.lib.stride_tricks.sliding_window_view(missing, steps, axis=0).any(axis=-1)
+    unknown |= ~np.isfinite(ratio) | ~np.isfinite(momentum)
+    ratio[unknown] = momentum[unknown] = np.nan
+    return ratio, momentum
+
+
+def _averages(values: Floats, count: int) -> Floats:
+    """Average each run of values on end."""
+    averages: Floats = np.lib.stride_tricks.sliding_window_view(values, count, axis=0).mean(axis=-1)
+    return averages
+
+
+def sma(closes: Floats, count: int) -> Floats:
+    """Average the last closes of each stock; NaN where one of them is missing."""
+    if len(closes) < count:
+        return np.full(closes.shape[1], np.nan)
+    average: Floats = closes[-count:].mean(axis=0)
+    return average
+
+
+def ema(closes: Floats, count: int) -> Floats:
+    """Average the closes of each stock exponentially: alpha = 2 / (count + 1), seeded by the mean of the first `count`.
+
+    Sessions that a stock has no close of are passed over; NaN where it has fewer closes than that.
+    """
+    alpha = 2 / (count + 1)
+    average = np.zeros(closes.shape[1])
+    seen = np.zeros(closes.shape[1], np.int64)
+    for close, there in zip(closes, ~np.isnan(closes), strict=True):
+        seen += there
+        # the mean of the first so many, until there are enough of them
+        step = np.where(seen <= count, 1 / np.maximum(seen, 1), alpha)
+        average += np.where(there, step * (close - average), 0.0)
+    average[seen < count] = np.nan
+    return average
+
+
+def directions(values: Floats, others: Floats) -> npt.NDArray[np.float64]:
+    """Say whether values are above (1), at (0) or below (-1) others, NaN where one is missing."""
+    difference = values - others
+    difference[np.abs(difference) <= _EQUAL * np.abs(others)] = 0.0
+    return np.sign(difference)
+
+
+def bins(change: Floats, threshold: float) -> Places:
+    """Sort changes into x < -t, -t <= x < 0, 0 <= x < t and x >= t, numbered 0 to 3, each x as the decimal it is.
+
+    Missing ones must be left out before.
+    """
+    edges = [-threshold, 0.0, threshold]
+    # 95 after 100 is a change of -0.05 and not of the next number below it, which is what floats may make of it
+    rounded = np.round(change, 12)
+    return np.searchsorted(np.round(edges, 12), rounded, side="right")

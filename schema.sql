@@ -212,12 +212,15 @@ DECLARE
     months text[];
     month text;
 BEGIN
+    -- an infinite date is of no month
     IF TG_OP = 'INSERT' THEN
-        SELECT array_agg(DISTINCT to_char(date, 'YYYY-MM')) INTO months FROM (SELECT DISTINCT date FROM new_rows) AS d;
+        SELECT array_agg(DISTINCT coalesce(to_char(date, 'YYYY-MM'), 'all')) INTO months
+        FROM (SELECT DISTINCT date FROM new_rows) AS d;
     ELSIF TG_OP = 'DELETE' THEN
-        SELECT array_agg(DISTINCT to_char(date, 'YYYY-MM')) INTO months FROM (SELECT DISTINCT date FROM old_rows) AS d;
+        SELECT array_agg(DISTINCT coalesce(to_char(date, 'YYYY-MM'), 'all')) INTO months
+        FROM (SELECT DISTINCT date FROM old_rows) AS d;
     ELSIF TG_OP = 'UPDATE' THEN
-        SELECT array_agg(DISTINCT to_char(date, 'YYYY-MM')) INTO months
+        SELECT array_agg(DISTINCT coalesce(to_char(date, 'YYYY-MM'), 'all')) INTO months
         FROM (SELECT date FROM old_rows UNION SELECT date FROM new_rows) AS d;
     ELSE
         months := ARRAY['all'];

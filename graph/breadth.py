@@ -183,7 +183,13 @@ class BreadthQuery:
         session = frame.session(as_of)
         if session is None:
             return ThresholdBars(
-                as_of=None, from_=None, note=why_nothing(as_of), members=members, priced=0, coverage=0.0, segments=[]
+                as_of=None,
+                from_=None,
+                note=why_nothing(frame, as_of),
+                members=members,
+                priced=0,
+                coverage=0.0,
+                segments=[],
             )
         columns = frame.columns_of(found.symbols)
         change = changes(frame.close(session, columns), frame.close(session - sessions, columns))
@@ -226,11 +232,13 @@ class BreadthQuery:
             operation, universe, environment or operation.environment, members_as_of, "membersAsOf"
         )
         members = len(found.symbols)
-        operation.charge(members)
+        operation.charge(members // MEMBERS_A_CHARGE * len(Metric))
         frame = await frame_for(operation, as_of)
         session = frame.session(as_of)
         if session is None:
-            return Breadth(as_of=None, note=why_nothing(as_of), members=members, priced=0, coverage=0.0, metrics=[])
+            return Breadth(
+                as_of=None, note=why_nothing(frame, as_of), members=members, priced=0, coverage=0.0, metrics=[]
+            )
         columns = frame.columns_of(found.symbols)
         columns = columns[columns >= 0]
         priced = frame.priced(session, columns)

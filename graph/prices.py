@@ -77,10 +77,10 @@ async def _read(read: Read, before: Frame, year: int, *, tracked: bool) -> Frame
     return frame._replace(year=year, changes=changes)
 
 
-def why_nothing(as_of: date | None) -> str:
-    """Say why nothing can be computed up to a day, and what to do."""
+def why_nothing(frame: Frame, as_of: date | None) -> str:
+    """Say why there is no session on or before a day, and what to do."""
     load = "`stockgraph load` loads files of symbol,date,open,high,low,close,volume, or as Yahoo and Nasdaq write them"
-    if as_of is None:
+    if as_of is None or not frame.year:
         return f"There are no prices; {load}."
     return f"There are no prices of {as_of} or of the two years before it; {load}."
 

@@ -312,7 +312,7 @@ class RotationQuery:
         parts = _parts(
             frame, held, weighting, found.only_group, groups, await holdings_of(operation, groups, members_as_of)
         )
-        operation.charge(sum(len(part.symbols) for part in parts) // MEMBERS_A_CHARGE)
+        operation.charge(len(found.symbols) + sum(len(part.symbols) for part in parts) // MEMBERS_A_CHARGE)
         rows: list[RotationRow] = []
         if session is not None:
             compared_with = Basket(frame.columns_of(against.symbols), *weigh(against, weighting))
@@ -322,7 +322,7 @@ class RotationQuery:
         priced = 0 if session is None else frame.priced(session, frame.columns_of(held.symbols))
         return SectorRotation(
             as_of=None if session is None else frame.date_of(session),
-            note=why_nothing(as_of) if session is None else None,
+            note=why_nothing(frame, as_of) if session is None else None,
             universe=found,
             members=len(held.symbols),
             priced=priced,

@@ -28,6 +28,7 @@ from graph.settings import Settings
 from graph.tables import make_tables
 
 MARKET = Path(__file__).parent / "data" / "market.sql"
+PRICES = MARKET.parent / "prices.sql"
 GIVEN = os.environ.get("TEST_DATABASE_URL")
 _numbers = itertools.count()
 
@@ -174,6 +175,20 @@ def asker(runtime: Runtime) -> Ask:
 async def ask(databases: Databases, market_template: str) -> AsyncIterator[Ask]:
     """Ask a market that no test writes to; the whole answer, statements beside it."""
     async with open_runtime(Settings(database_url=await databases.make(market_template))) as runtime:
+        await runtime.freshness.confirmed()
+        yield asker(runtime)
+
+
+@pytest.fixture(scope="session")
+async def priced_template(databases: Databases) -> str:
+    """A database with the small market and its prices."""
+    return await _template(databases, MARKET.read_text(), PRICES.read_text())
+
+
+@pytest.fixture(scope="session")
+async def priced(databases: Databases, priced_template: str) -> AsyncIterator[Ask]:
+    """Ask a market with prices that no test writes to."""
+    async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
         await runtime.freshness.confirmed()
         yield asker(runtime)
 

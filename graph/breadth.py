@@ -9,15 +9,16 @@ import strawberry
 
 from graph.context import Info
 from graph.errors import InvalidArgument
-from graph.frame import Frame, Places
+from graph.frame import Frame
 from graph.performance import MEMBERS_A_CHARGE, Window, change_over, share
 from graph.prices import frame_for, why_nothing
-from graph.returns import Floats, bins, changes, directions, ema, sma
+from graph.returns import Floats, Places, bins, changes, directions, ema, sma
 from graph.settings import Environment
 from graph.universes import find_universe
 
 MAX_SESSIONS = 504
 """How far back bars may go: two years."""
+DEFAULT_THRESHOLD = 0.05
 
 
 @strawberry.enum
@@ -150,9 +151,9 @@ class BreadthQuery:
         self,
         info: Info,
         universe: str,
-        threshold: float = 0.05,
-        sessions: int = 1,
-        kind: BarKind = BarKind.DIVERGING,
+        threshold: float | None = DEFAULT_THRESHOLD,
+        sessions: int | None = 1,
+        kind: BarKind | None = BarKind.DIVERGING,
         as_of: date | None = None,
         members_as_of: date | None = None,
         environment: Environment | None = None,
@@ -169,6 +170,8 @@ class BreadthQuery:
             environment: Whose groups are meant; the server's setting unless given.
 
         """
+        threshold = DEFAULT_THRESHOLD if threshold is None else threshold
+        sessions = 1 if sessions is None else sessions
         if not 0 <= threshold <= 1:
             raise InvalidArgument(f"threshold: {threshold} is not between 0 and 1; 0.05 is 5 %.")
         if not 1 <= sessions <= MAX_SESSIONS:
@@ -194,8 +197,9 @@ class BreadthQuery:
         columns = frame.columns_of(found.symbols)
         change = changes(frame.close(session, columns), frame.close(session - sessions, columns))
         change = change[~np.isnan(change)]
-        counts = dict.fromkeys(_BINS[kind], 0)
-        for each, count in zip(_BINS[kind], np.bincount(bins(change, threshold), minlength=4), strict=True):
+        kinds = _BINS[kind or BarKind.DIVERGING]
+        counts = dict.fromkeys(kinds, 0)
+        for each, count in zip(kinds, np.bincount(bins(change, threshold), minlength=4), strict=True):
             counts[each] += int(count)
         return ThresholdBars(
             as_of=frame.date_of(session),

@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from graph.errors import LimitExceeded
+from graph.returns import Floats, Places
 
 MAX_CELLS = 16_000_000
 """Days x symbols of one frame, 9 bytes each: the 756 sessions of three years of 21,000 stocks."""
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Places: TypeAlias = npt.NDArray[np.intp]
 Series: TypeAlias = tuple[str, bytes, bytes, bytes]
 """A symbol, the days it has a close of (4 bytes each, days since 2000), and 8 bytes each the closes and the opens (NaN
 where there is none), all big-endian."""
@@ -48,7 +47,7 @@ class Frame(NamedTuple):
     def columns_of(self, symbols: Sequence[str]) -> Places:
         """Give the columns of some symbols."""
         find = self.columns.get
-        return np.fromiter((find(symbol, -1) for symbol in symbols), np.intp, len(symbols))
+        return np.array([find(symbol, -1) for symbol in symbols], np.intp)
 
     def session(self, as_of: date | None) -> int | None:
         """Give the place among the sessions of the last one on or before a day, or of all; None where there is none."""
@@ -123,7 +122,7 @@ class Frame(NamedTuple):
         intraday[at] = np.where(np.isnan(opens), NO_OPEN, np.sign(closes - opens))
         for array in (all_days, whole, intraday):
             array.flags.writeable = False
-        return Frame(all_days, sessions_of(~np.isnan(whole)), MappingProxyType(columns), whole, intraday)
+        return Frame(all_days, sessions_of(~np.isnan(whole)), columns, whole, intraday)
 
 
 def _columns(rows: Iterable[Series]) -> tuple[list[tuple[str, int]], npt.NDArray[np.int64], Floats, Floats]:
@@ -160,7 +159,7 @@ def sessions_of(present: npt.NDArray[np.bool_]) -> Places:
 EMPTY = Frame(
     np.empty(0, "datetime64[D]"),
     np.empty(0, np.intp),
-    MappingProxyType({}),
+    {},
     np.empty((0, 1)),
     np.empty((0, 1), np.int8),
 )

@@ -133,7 +133,7 @@ class Stock(Node):
 
     @strawberry.field
     async def performance(
-        self, info: Info, windows: list[Window] = DEFAULT_WINDOWS, as_of: date | None = None
+        self, info: Info, windows: list[Window] | None = DEFAULT_WINDOWS, as_of: date | None = None
     ) -> list[PriceChange]:
         """How far it has come over windows of sessions.
 
@@ -312,8 +312,8 @@ class Group(Node):
     async def performance(
         self,
         info: Info,
-        windows: list[Window] = DEFAULT_WINDOWS,
-        weighting: Weighting = Weighting.WEIGHT,
+        windows: list[Window] | None = DEFAULT_WINDOWS,
+        weighting: Weighting | None = Weighting.WEIGHT,
         as_of: date | None = None,
     ) -> list[WindowChange]:
         """How far its members have come over windows of sessions; by weight where any has one.

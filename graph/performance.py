@@ -10,9 +10,9 @@ import numpy as np
 import strawberry
 
 from graph.context import Holdings, Operation, Row
-from graph.frame import Frame, Places
+from graph.frame import Frame
 from graph.prices import frame_for
-from graph.returns import Baskets, Floats, changes, ranks
+from graph.returns import Baskets, Floats, Places, changes, ranks
 
 RANK_SESSIONS = 5
 """How far back the rank lies that a rank is compared with."""
@@ -123,6 +123,11 @@ def share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
+def distinct(windows: Sequence[Window] | None) -> list[Window]:
+    """Give each window that is asked for once; where nothing is, the usual ones."""
+    return list(dict.fromkeys(DEFAULT_WINDOWS if windows is None else windows))
+
+
 def weigh(holdings: Holdings, weighting: Weighting) -> tuple[Floats, Weighting]:
     """Give the weights of a group where they are wanted and it has any, else equal ones, and say which these are."""
     weights = np.frombuffer(holdings.weights)
@@ -222,24 +227,27 @@ def _unmeasured(window: Window, basket: Basket) -> WindowChange:
 
 
 async def measure_holdings(
-    operation: Operation, holdings: Holdings, windows: Sequence[Window], weighting: Weighting, as_of: date | None
+    operation: Operation,
+    holdings: Holdings,
+    windows: Sequence[Window] | None,
+    weighting: Weighting | None,
+    as_of: date | None,
 ) -> list[WindowChange]:
     """Measure one set of members over windows that end with the last session on or before a day, or of all."""
     frame = await frame_for(operation, as_of)
-    windows = list(dict.fromkeys(windows))
     operation.charge(len(holdings.symbols) // MEMBERS_A_CHARGE)
-    basket = Basket(frame.columns_of(holdings.symbols), *weigh(holdings, weighting))
-    (measured,) = measure(frame, frame.session(as_of), [basket], windows)
+    basket = Basket(frame.columns_of(holdings.symbols), *weigh(holdings, weighting or Weighting.WEIGHT))
+    (measured,) = measure(frame, frame.session(as_of), [basket], distinct(windows))
     return measured
 
 
 async def measure_stock(
-    operation: Operation, symbol: str, windows: Sequence[Window], as_of: date | None
+    operation: Operation, symbol: str, windows: Sequence[Window] | None, as_of: date | None
 ) -> list[PriceChange]:
     """Measure a stock over windows that end with the last session on or before a day, or of all."""
     frame = await frame_for(operation, as_of)
     alone = Basket(frame.columns_of([symbol]), np.ones(1), Weighting.EQUAL)
-    (measured,) = measure(frame, frame.session(as_of), [alone], list(dict.fromkeys(windows)))
+    (measured,) = measure(frame, frame.session(as_of), [alone], distinct(windows))
     return [
         PriceChange(window=each.window, sessions=each.sessions, from_=each.from_, to=each.to, change=each.change)
         for each in measured

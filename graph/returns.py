@@ -61,16 +61,30 @@ class Baskets:
 
         Moments x baskets; NaN where none has both, or their weights sum to zero.
         """
-        means = np.empty((len(values), len(self.starts)))
-        rows = max(1, _BLOCK // max(1, len(self.members)))
+        weights = np.where(np.isfinite(self.weights), self.weights, 0.0)
+        there = ~np.isnan(values)
+        filled = np.where(there, values, 0.0)
+        totals = np.empty((len(values), len(self.starts)))
+        rows = max(1, _BLOCK // len(self.members))
         for first in range(0, len(values), rows):
-            block = values[first : first + rows, self.members]
-            weights = np.where(np.isnan(block), 0.0, np.nan_to_num(self.weights))
-            totals = np.add.reduceat(np.nan_to_num(block, copy=False) * weights, self.starts, axis=1)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                means[first : first + rows] = totals / np.add.reduceat(weights, self.starts, axis=1)
+            block = filled[first : first + rows, self.members]
+            block *= weights
+            totals[first : first + rows] = np.add.reduceat(block, self.starts, axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = totals / self._weights_there(there, weights)
         means[~np.isfinite(means)] = np.nan
         return means
+
+    def _weights_there(self, there: Truths, weights: Floats) -> Floats:
+        """Sum the weights of the members that have a value: moments x baskets."""
+        # of the many that have all values once for all moments
+        always = np.logical_and.reduce(there, axis=0)[self.members]
+        sums = np.tile(np.add.reduceat(np.where(always, weights, 0.0), self.starts), (len(there), 1))
+        others = np.flatnonzero(~always)
+        if len(others):
+            baskets, begins = np.unique(np.searchsorted(self.starts, others, side="right") - 1, return_index=True)
+            sums[:, baskets] += np.add.reduceat(there[:, self.members[others]] * weights[others], begins, axis=1)
+        return sums
 
     def tally(self, matching: Truths) -> npt.NDArray[np.int64]:
         """Count the members for which something is true (moments x columns), as moments x baskets."""

@@ -22,6 +22,7 @@ from graph.performance import (
     Window,
     WindowChange,
     change_over,
+    distinct,
     holdings_of,
     measure,
     share,
@@ -31,6 +32,7 @@ from graph.prices import frame_for, why_nothing
 from graph.returns import (
     RELATIVE_SESSIONS,
     Baskets,
+    Places,
     changes,
     contributions,
     relative_rotation,
@@ -40,6 +42,7 @@ from graph.universes import Universe, find_universe, group_names, holdings_in
 
 MAX_TOP = 100
 """Contributors of a row."""
+DEFAULT_TOP = 5
 MAX_TAIL = 252
 """Points of a tail."""
 DEFAULT_TAIL = 21
@@ -95,13 +98,14 @@ class RelativeRotation:
     place: strawberry.Private[int]
 
     @strawberry.field
-    def tail(self, info: Info, sessions: int = DEFAULT_TAIL) -> list[RelativePoint]:
+    def tail(self, info: Info, sessions: int | None = DEFAULT_TAIL) -> list[RelativePoint]:
         """Where it stood in the last sessions, oldest first; those without the 83 sessions each takes are left out.
 
         Args:
             sessions: How many sessions, this one included; at most 252.
 
         """
+        sessions = DEFAULT_TAIL if sessions is None else sessions
         if not 1 <= sessions <= MAX_TAIL:
             raise InvalidArgument(f"sessions: {sessions} is not between 1 and {MAX_TAIL}.")
         points = self.relative.points(info.context, sessions)
@@ -202,7 +206,9 @@ class RotationRow:
         return RelativeRotation(ratio=ratio, momentum=momentum, quadrant=quadrant, relative=relative, place=self.place)
 
     @strawberry.field
-    async def contributors(self, info: Info, top: int = 5, window: Window = Window.DAY) -> list[Contribution]:
+    async def contributors(
+        self, info: Info, top: int | None = DEFAULT_TOP, window: Window | None = Window.DAY
+    ) -> list[Contribution]:
         """The stocks that raised its change most, the first first.
 
         Args:
@@ -210,10 +216,12 @@ class RotationRow:
             window: Over which window.
 
         """
-        return await self._contributions(info, top, window, 1)
+        return await self._contributions(info, 1, top, window)
 
     @strawberry.field
-    async def detractors(self, info: Info, top: int = 5, window: Window = Window.DAY) -> list[Contribution]:
+    async def detractors(
+        self, info: Info, top: int | None = DEFAULT_TOP, window: Window | None = Window.DAY
+    ) -> list[Contribution]:
         """The stocks that lowered its change most, the first first.
 
         Args:
@@ -221,13 +229,14 @@ class RotationRow:
             window: Over which window.
 
         """
-        return await self._contributions(info, top, window, -1)
+        return await self._contributions(info, -1, top, window)
 
-    async def _contributions(self, info: Info, top: int, window: Window, sign: int) -> list[Contribution]:
+    async def _contributions(self, info: Info, sign: int, top: int | None, window: Window | None) -> list[Contribution]:
+        top = DEFAULT_TOP if top is None else top
         if not 0 <= top <= MAX_TOP:
             raise InvalidArgument(f"top: {top} is not between 0 and {MAX_TOP}.")
         rotation = self.rotation
-        change = change_over(rotation.frame, rotation.session, window, self.basket.columns)
+        change = change_over(rotation.frame, rotation.session, window or Window.DAY, self.basket.columns)
         shares, parts = contributions(change, self.basket.weights)
         known = np.flatnonzero(sign * parts > 0)
         # equal ones by symbol, which is the order they come in
@@ -277,11 +286,11 @@ class RotationQuery:
         self,
         info: Info,
         universe: str,
-        by: GroupType = GroupType.SECTOR,
-        windows: list[Window] = DEFAULT_WINDOWS,
+        by: GroupType | None = GroupType.SECTOR,
+        windows: list[Window] | None = DEFAULT_WINDOWS,
         as_of: date | None = None,
         members_as_of: date | None = None,
-        weighting: Weighting = Weighting.WEIGHT,
+        weighting: Weighting | None = Weighting.WEIGHT,
         benchmark: str | None = None,
         environment: Environment | None = None,
     ) -> SectorRotation:
@@ -304,22 +313,33 @@ class RotationQuery:
         found = await find_universe(operation, universe, named, members_as_of, "membersAsOf")
         held = against = await holdings_in(operation, found)
         if benchmark is not None:
-            compared = await find_universe(operation, benchmark, named, members_as_of, "membersAsOf")
-            against = await holdings_in(operation, compared)
+            other = await find_universe(operation, benchmark, named, members_as_of, "membersAsOf")
+            against = await holdings_in(operation, other)
         frame = await frame_for(operation, as_of)
         session = frame.session(as_of)
-        groups = [each.id for each in await group_names(operation, named, members_as_of) if each.type == by]
+        groups = [
+            each.id
+            for each in await group_names(operation, named, members_as_of)
+            if each.type == (by or GroupType.SECTOR)
+        ]
+        columns = frame.columns_of(held.symbols)
         parts = _parts(
-            frame, held, weighting, found.only_group, groups, await holdings_of(operation, groups, members_as_of)
+            held,
+            columns,
+            weighting or Weighting.WEIGHT,
+            found.only_group,
+            groups,
+            await holdings_of(operation, groups, members_as_of),
         )
         operation.charge(len(found.symbols) + sum(len(part.symbols) for part in parts) // MEMBERS_A_CHARGE)
         rows: list[RotationRow] = []
         if session is not None:
-            compared_with = Basket(frame.columns_of(against.symbols), *weigh(against, weighting))
+            compared = columns if against is held else frame.columns_of(against.symbols)
+            compared_with = Basket(compared, *weigh(against, weighting or Weighting.WEIGHT))
             relative = _Relative(frame, session, [part.basket for part in parts], compared_with)
             rotation = _Rotation(frame, session, relative, named, members_as_of)
-            rows = await _rows(operation, rotation, parts, list(dict.fromkeys(windows)))
-        priced = 0 if session is None else frame.priced(session, frame.columns_of(held.symbols))
+            rows = await _rows(operation, rotation, parts, distinct(windows))
+        priced = 0 if session is None else frame.priced(session, columns)
         return SectorRotation(
             as_of=None if session is None else frame.date_of(session),
             note=why_nothing(frame, as_of) if session is None else None,
@@ -342,15 +362,14 @@ class _Part(NamedTuple):
 
 
 def _parts(
-    frame: Frame,
     held: Holdings,
+    columns: Places,
     weighting: Weighting,
     universe: int | None,
     groups: Sequence[int],
     holdings: Sequence[Holdings],
 ) -> list[_Part]:
     """Sort the members of a universe into groups, and leave out those that none lies in."""
-    columns = frame.columns_of(held.symbols)
     weights, used = weigh(held, weighting)
     places = {symbol: place for place, symbol in enumerate(held.symbols)}
     parts = []

@@ -96,8 +96,8 @@ class Universe:
     async def performance(
         self,
         info: Info,
-        windows: list[Window] = DEFAULT_WINDOWS,
-        weighting: Weighting = Weighting.WEIGHT,
+        windows: list[Window] | None = DEFAULT_WINDOWS,
+        weighting: Weighting | None = Weighting.WEIGHT,
         as_of: date | None = None,
     ) -> list[WindowChange]:
         """How far its stocks have come over windows of sessions; by weight where it is one group with weights.

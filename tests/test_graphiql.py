@@ -21,7 +21,7 @@ from graph import pages
 
 WEB = Path(__file__).parents[1] / "graph" / "web"
 EXAMPLES = (WEB / "examples.graphql").read_text().split("\n\n")
-NAMES = ["Universe", "Holdings", "WhoHolds", "AllGroups", "SectorCounts", "Attribution", "Page"]
+NAMES = ["Universe", "Holdings", "WhoHolds", "AllGroups", "SectorCounts", "Attribution", "Rotation", "Page"]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CHROMIUM_FLAGS = [
     "--no-sandbox",

@@ -253,6 +253,20 @@ async def test_the_queries_that_every_user_runs(priced: Ask) -> None:
     assert sum(segment["share"] for segment in answer["data"]["thresholdBars"]["segments"]) == 0
 
 
+async def test_an_argument_of_null_is_its_default(priced: Ask) -> None:
+    fields = "rows { group { name } weighting windows { window change } contributors { contribution } }"
+    nulls = "by: null, windows: null, weighting: null, benchmark: null, asOf: null"
+    answer = await priced(
+        f"""{{ a: sectorRotation(universe: "BIG") {{ {fields} }}
+            b: sectorRotation(universe: "BIG", {nulls}) {{ {fields.replace("contributors", "contributors(top: null, window: null)")} }}
+            c: thresholdBars(universe: "BIG") {{ segments {{ bin count }} }}
+            d: thresholdBars(universe: "BIG", threshold: null, sessions: null, kind: null) {{ segments {{ bin count }} }}
+            group(name: "BIG") {{ e: performance {{ window change }} f: performance(windows: null, weighting: null) {{ window change }} }} }}"""
+    )
+    data = answer["data"]
+    assert (data["a"], data["c"], data["group"]["e"]) == (data["b"], data["d"], data["group"]["f"])
+
+
 async def test_a_rotation_counts_against_the_budget(priced: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graph.context.MAX_OBJECTS", 300)
     aliases = " ".join(f'r{n}: sectorRotation(universe: "BIG") {{ priced }}' for n in range(40))

@@ -33,6 +33,10 @@ type Query { group(name: String!, type: GroupType): Group
   groups(type: [GroupType!], search: String, minMembers: Int, maxMembers: Int, orderBy: GroupOrder = NAME_ASC, first: Int, after: String): GroupConnection!
   stock(symbol: String!): Stock  stocks(symbols: [String!]!): [Stock]!  universe(key: String!): Universe!
   search(text: String!, first: Int = 20): [SearchHit!]!  overlap(groups: [String!]!): [GroupOverlap!]!
+  sectorRotation(universe: String!, by: GroupType = SECTOR, windows: [Window!] = [DAY, WEEK, MONTH, QUARTER], asOf: Date, membersAsOf: Date,
+                 weighting: Weighting = WEIGHT, benchmark: String): SectorRotation!
+  thresholdBars(universe: String!, threshold: Float = 0.05, sessions: Int = 1, kind: BarKind = DIVERGING, asOf: Date, membersAsOf: Date): ThresholdBars!
+  breadth(universe: String!, asOf: Date, membersAsOf: Date): Breadth!
   node(id: ID!): Node  status: Status! }
 type Group { id: ID! name: String! type: GroupType! description: String environment: Environment! metadata: JSON liquidityFilter: JSON
   createdAt: DateTime updatedAt: DateTime lastUpdate: DateTime memberCount: Int! totalWeight: Float symbols: [String!]!
@@ -49,6 +53,18 @@ type ListenerStatus { mode: ListenerMode! confirmedAt: DateTime reconnects: Int!
 type MemoStatus { entries: Int! bytes: Int hits: Int! misses: Int! evictions: Int! }
 type Universe { key: String! size: Int! symbols: [String!]! groups: [Group!]! stocks(first: Int, after: String): StockConnection! }
 type Exposure { group: Group weight: Float count: Int! }
+type SectorRotation { asOf: Date note: String universe: Universe! members: Int! priced: Int! rows: [RotationRow!]! }
+type RotationRow { group: Group! members: Int! priced: Int! weighting: Weighting! windows: [WindowChange!]! relative: RelativeRotation
+  weekAgainstMonth: Boolean! contributors(top: Int = 5, window: Window = DAY): [Contribution!]! detractors(top: Int = 5, window: Window = DAY): [Contribution!]! }
+type WindowChange { window: Window! sessions: Int! from: Date to: Date change: Float priced: Int! advancers: Int! decliners: Int!
+  unchanged: Int! upShare: Float rank: Int rankChange: Int }
+type RelativeRotation { ratio: Float! momentum: Float! quadrant: Quadrant! }
+type RelativePoint { date: Date! ratio: Float! momentum: Float! }
+type Contribution { stock: Stock! weight: Float! change: Float! contribution: Float! }
+type ThresholdBars { asOf: Date members: Int! priced: Int! segments: [Segment!]! }
+type Segment { bin: Bin! count: Int! share: Float! }
+type Breadth { asOf: Date members: Int! metrics: [BreadthMetric!]! }
+type BreadthMetric { metric: Metric! measured: Int! up: Int! down: Int! unchanged: Int! upShare: Float }
 type GroupOverlap { a: Group! b: Group! sharedCount: Int! sharedWeight: Float jaccard: Float! }
 """
 

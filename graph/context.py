@@ -78,6 +78,8 @@ class _Attempt:
         self._resources = AsyncExitStack()
         self._loaders: dict[tuple[str, date | None], DataLoader[Key, Answer]] = {}
         self.seen: dict[Family, set[Generation | None]] = {"groups": set(), "prices": set()}
+        self.loads: dict[tuple[Memo[Any], str], asyncio.Future[Remembered[Any]]] = {}
+        """What no memo may remember, and this attempt reads once all the same."""
         self.stale = False
         self.objects = 0
 
@@ -108,6 +110,9 @@ class _Attempt:
         return answers
 
     async def close(self) -> None:
+        for load in self.loads.values():
+            load.cancel()
+        await asyncio.gather(*self.loads.values(), return_exceptions=True)
         async with self._one_at_a_time or nullcontext():
             await self._resources.aclose()
 
@@ -246,7 +251,11 @@ class Operation:
         """Give what a memo remembers under a name, or else what `load` gives."""
         attempt = self._attempt
         if attempt.in_snapshot or self.runtime.settings.memo == "off":
-            remembered = await load()
+            loading = attempt.loads.get((memo, name))
+            if loading is None:
+                loading = attempt.loads[memo, name] = asyncio.ensure_future(load())
+            # who waits may go, and the others still wait
+            remembered: Remembered[Value] = await asyncio.shield(loading)
         else:
             remembered = await memo.get(name, load)
         if remembered.stale:

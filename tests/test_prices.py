@@ -125,6 +125,24 @@ async def test_a_stampede_reads_the_closes_once(market: Live) -> None:
     assert sum(answer.statements.count("last_price_day") for answer in answers) == 1
 
 
+@pytest.mark.parametrize("tracked", [True, False], ids=["the memo is off", "nothing is tracked"])
+async def test_what_cannot_be_remembered_is_read_once_for_an_answer(
+    databases: Databases, priced_template: str, *, tracked: bool
+) -> None:
+    url = await databases.make(priced_template)
+    writer = await asyncpg.connect(url)
+    if not tracked:
+        await writer.execute("ALTER TABLE ohlcv_daily DISABLE TRIGGER data_change_insert")
+    await writer.close()
+    async with open_runtime(Settings(database_url=url, memo="off" if tracked else "on")) as runtime:
+        await runtime.freshness.confirmed()
+        answer = await asker(runtime)("{ groups { nodes { name performance(windows: [DAY]) { change } } } }")
+        assert answer.statements.count("last_price_day") == 1
+        changes = {node["name"]: node["performance"][0]["change"] for node in answer["data"]["groups"]["nodes"]}
+        assert (changes["financials"], changes["nothing yet"]) == (0.1, None)
+        assert runtime.frames.figures().entries == 0
+
+
 async def test_what_is_read_of_groups_and_of_prices_is_of_one_moment(
     market: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,12 +142,9 @@ BEGIN
                AND xid >= pg_snapshot_xmax(pg_current_snapshot())))
        AND current_setting('transaction_isolation') = 'read committed'
        AND pg_try_advisory_xact_lock(hashtextextended('stockgraph.data_change.' || changed_family, 0)) THEN
+        -- what can be seen is committed
         WITH finished AS (
-            DELETE FROM data_change
-            WHERE family = changed_family AND (
-                xid < pg_snapshot_xmin(pg_current_snapshot())
-                OR xid > pg_current_xact_id() AND xid >= pg_snapshot_xmax(pg_current_snapshot()))
-            RETURNING weight
+            DELETE FROM data_change WHERE family = changed_family AND xid <> pg_current_xact_id() RETURNING weight
         )
         SELECT sum(weight) INTO compacted FROM finished;
         UPDATE data_change SET weight = weight + coalesce(compacted, 0)

@@ -186,6 +186,18 @@ async def test_the_rows_of_changes_are_put_together_and_their_sum_stays(live: Li
     assert await live.writer.fetchval("SELECT count(*) FROM data_change") < 150
 
 
+async def test_the_record_of_changes_stays_short_beside_a_long_transaction(live: Live) -> None:
+    """A load, or anything else that writes in this cluster, may take an hour."""
+    other = await asyncpg.connect(live.url)
+    await other.execute("BEGIN; SELECT pg_current_xact_id()")
+    before = await generation(live.writer)
+    for number in range(300):
+        await live.writer.execute(f"UPDATE group_memberships SET weight = 0.{number:03} WHERE id = 1")
+    assert await generation(live.writer) == before + 300
+    assert await live.writer.fetchval("SELECT count(*) FROM data_change") < 150
+    await other.close()
+
+
 async def test_no_writer_waits_for_another_and_none_is_lost(live: Live) -> None:
     before = await generation(live.writer)
     writers = [await asyncpg.connect(live.url) for _ in range(8)]

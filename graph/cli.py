@@ -33,7 +33,8 @@ from graph.context import Operation
 from graph.database import Database, answered
 from graph.embedded import default_home, embedded_postgres
 from graph.errors import DatabaseUnavailable, StockgraphError
-from graph.holdings import GroupHoldings, Unit, read_paths
+from graph.folders import read_paths
+from graph.holdings import GroupHoldings, Unit
 from graph.loading import GroupDiff, GroupRefused, Listed, load_groups
 from graph.migration import Migration, Outcome, migrate, named, read_entries, read_file, read_table
 from graph.nodes import GroupType

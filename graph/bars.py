@@ -31,7 +31,8 @@ _ALIASES = {"ticker": "symbol", "close/last": "close"}
 _NOTHING = ("", "null", "n/a")
 _NUMBER = re.compile(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
 _AMERICAN = re.compile(r"\$?([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]*)?")
-_DAYS = (re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})"), re.compile(r"([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})"))
+_ISO_DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
+_AMERICAN_DAY = re.compile(r"([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})")
 _NO_SYMBOL = (
     "(?!(?:bars|daily|data|export|file|hist|index|market|nasdaq|ohlcv?|prices?|quotes?|stocks?|table|test|yahoo)[._-])"
 )
@@ -134,18 +135,20 @@ class Bars:
                 self.left_out += 1
                 continue
             try:
+                high = None if high_at is None else _price("high", fields[high_at], one)
+                low = None if low_at is None else _price("low", fields[low_at], one)
                 bar = Bar(
                     line,
                     one or _symbol(fields[symbol_at]),
-                    _day(fields[date_at], latest, american=one is not None),
+                    _day(fields[date_at], latest, one),
                     None if open_at is None else _price("open", fields[open_at], one),
-                    None if high_at is None else _price("high", fields[high_at], one),
-                    None if low_at is None else _price("low", fields[low_at], one),
+                    high,
+                    low,
                     _price("close", fields[close_at], one) or "",
                     None if volume_at is None else _volume(fields[volume_at], one),
                 )
-                if bar.high and bar.low and float(bar.high) < float(bar.low):
-                    raise ValueError(f"high {bar.high} is below low {bar.low}")  # noqa: TRY301 - as the others
+                if high and low and float(high) < float(low):
+                    raise ValueError(f"high {high} is below low {low}")  # noqa: TRY301 - as the others
             except ValueError as error:
                 self.errors.add(line, str(error))
                 continue
@@ -160,13 +163,13 @@ def _symbol(written: str) -> str:
     return symbol
 
 
-@lru_cache(maxsize=10_000)
-def _day(written: str, latest: date, *, american: bool) -> date:
+@lru_cache(maxsize=100_000)
+def _day(written: str, latest: date, one: str | None) -> date:
     """Read a day, the month first where it has slashes, as only a file of one stock writes it."""
     try:
-        if found := _DAYS[0].fullmatch(written):
+        if found := _ISO_DAY.fullmatch(written):
             day = date(int(found[1]), int(found[2]), int(found[3]))
-        elif american and (found := _DAYS[1].fullmatch(written)):
+        elif one and (found := _AMERICAN_DAY.fullmatch(written)):
             day = date(int(found[3]), int(found[1]), int(found[2]))
         else:
             raise ValueError  # noqa: TRY301 - as a day that no month has
@@ -178,11 +181,9 @@ def _day(written: str, latest: date, *, american: bool) -> date:
 
 
 def _price(name: str, written: str, one: str | None) -> str | None:
-    number = written
-    if not _NUMBER.fullmatch(number):
-        if number.lower() in _NOTHING:
-            return None
-        number = _plain(number) if one else ""
+    number = _number(written, one)
+    if not number and written.lower() in _NOTHING:
+        return None
     if not number or not 0 < float(number) < inf:
         raise ValueError(f"{name} {quoted(written)} is not a price above 0 such as 179.66")
     return number
@@ -191,16 +192,16 @@ def _price(name: str, written: str, one: str | None) -> str | None:
 def _volume(written: str, one: str | None) -> int | None:
     if written.isdecimal() and written.isascii() and len(written) < len(str(MAX_VOLUME)):
         return int(written)
-    number = written
-    if not _NUMBER.fullmatch(number):
-        if number.lower() in _NOTHING:
-            return None
-        number = _plain(number) if one else ""
+    number = _number(written, one)
+    if not number and written.lower() in _NOTHING:
+        return None
     if not number or Decimal(number) > MAX_VOLUME or Decimal(number) % 1:
         raise ValueError(f"volume {quoted(written)} is not a whole number from 0 to {MAX_VOLUME}")
     return int(Decimal(number))
 
 
-def _plain(written: str) -> str:
-    """Write an American amount without its dollar sign and commas; nothing where it is none."""
-    return written.replace("$", "").replace(",", "") if _AMERICAN.fullmatch(written) else ""
+def _number(written: str, one: str | None) -> str:
+    """Give a number that is not negative, without the dollar sign and commas of a file of one stock; else nothing."""
+    if _NUMBER.fullmatch(written):
+        return written
+    return written.replace("$", "").replace(",", "") if one and _AMERICAN.fullmatch(written) else ""

@@ -210,7 +210,7 @@ async def _load(
     incoming = [_Incoming(number, file, progress) for number, file in enumerate(files)]
     kept = {each.number: each for each in incoming if await each.copy(connection)}
     if progress:
-        progress("Merging prices", 0, None)
+        progress("Sorting prices", 0, None)
     while not await _all_differ(connection):
         if clashing := await _find_clashes(connection, kept):
             await connection.execute(_FORGET_FILES, clashing)
@@ -218,6 +218,8 @@ async def _load(
         else:
             await connection.execute(_UNITE)
     await connection.execute(_ANALYZE_INCOMING)
+    if progress:
+        progress("Merging prices", 0, None)
     await connection.execute(_LOCK)
     changed, added = [int((await connection.execute(merge)).split()[-1]) for merge in (_CHANGE, _ADD)]
     (span,) = await connection.fetch(_SPAN)

@@ -498,7 +498,7 @@ def test_load_prints_whole_json_also_where_the_database_is_gone(tmp_path: Path) 
     loaded = run("load", str(tmp_path), "--json", DATABASE_URL="postgresql://u@127.0.0.1:1/x")
     gone = "The database does not answer; try again when it is back."
     assert (loaded.returncode, loaded.stderr) == (1, f"error: {gone}\n")
-    assert json.loads(loaded.stdout) == {"groups": [], "notes": [], "errors": [gone]}
+    assert json.loads(loaded.stdout) == {"groups": [], "prices": None, "notes": [], "errors": [gone]}
 
 
 @pytest.mark.parametrize("flag", ["-u", "-B"])  # at once, and at the end

@@ -353,8 +353,8 @@ def check(*, settings: Settings = Settings()) -> None:  # noqa: B008 - frozen
     """Look for faults in the data; exit with 1 where there is one.
 
     Faults: a stock in two sectors, a group without members, ETF weights that do not sum to 0.95-1.05, a negative
-    weight.
-    A warning: members of an ETF that are in no sector.
+    weight, a close that is no price, prices of days to come.
+    Warnings: members of an ETF that are in no sector, closes as by a split that earlier prices are not adjusted for.
     """
 
     async def run(url: str) -> list[Finding]:

@@ -190,6 +190,7 @@ class _Incoming:
                 copy = connection.copy_to_table("stockgraph_bars", schema_name="pg_temp", source=self.lines())
                 await copied(connection, copy)
                 if self.errors:
+                    # takes back what was copied
                     raise self.errors.error("is not loaded")
         except InputFileError:
             return False
@@ -217,11 +218,14 @@ async def _load(
             kept = {number: each for number, each in kept.items() if number not in clashing}
         else:
             await connection.execute(_UNITE)
-    await connection.execute(_ANALYZE_INCOMING)
-    if progress:
-        progress("Merging prices", 0, None)
-    await connection.execute(_LOCK)
-    changed, added = [int((await connection.execute(merge)).split()[-1]) for merge in (_CHANGE, _ADD)]
+    changed = added = 0
+    # where there is nothing to merge nobody waits
+    if kept:
+        if progress:
+            progress("Merging prices", 0, None)
+        await connection.execute(_ANALYZE_INCOMING)
+        await connection.execute(_LOCK)
+        changed, added = [int((await connection.execute(merge)).split()[-1]) for merge in (_CHANGE, _ADD)]
     (span,) = await connection.fetch(_SPAN)
     rows = sum(each.bars.count for each in kept.values())
     diff = PricesDiff(

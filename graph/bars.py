@@ -135,35 +135,30 @@ class Bars:
                 self.left_out += 1
                 continue
             try:
+                symbol = one or _symbol(fields[symbol_at])
+                day = _day(fields[date_at], latest, one)
+                opened = None if open_at is None else _price("open", fields[open_at], one)
                 high = None if high_at is None else _price("high", fields[high_at], one)
                 low = None if low_at is None else _price("low", fields[low_at], one)
-                bar = Bar(
-                    line,
-                    one or _symbol(fields[symbol_at]),
-                    _day(fields[date_at], latest, one),
-                    None if open_at is None else _price("open", fields[open_at], one),
-                    high,
-                    low,
-                    _price("close", fields[close_at], one) or "",
-                    None if volume_at is None else _volume(fields[volume_at], one),
-                )
+                close = _price("close", fields[close_at], one) or ""
+                volume = None if volume_at is None else _volume(fields[volume_at], one)
                 if high and low and float(high) < float(low):
                     raise ValueError(f"high {high} is below low {low}")  # noqa: TRY301 - as the others
             except ValueError as error:
                 self.errors.add(line, str(error))
                 continue
             self.count += 1
-            yield bar
+            yield Bar(line, symbol, day, opened, high, low, close, volume)
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=20_000)
 def _symbol(written: str) -> str:
     symbol = written.upper()
     check_symbol(symbol)
     return symbol
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=10_000)
 def _day(written: str, latest: date, one: str | None) -> date:
     """Read a day, the month first where it has slashes, as only a file of one stock writes it."""
     try:

@@ -34,29 +34,34 @@ _INDEX_INCOMING = "CREATE UNIQUE INDEX ON pg_temp.stockgraph_bars (symbol, date)
 
 _ANALYZE_INCOMING = "ANALYZE pg_temp.stockgraph_bars (told, symbol, date)"
 
-# Bars that are in one file twice, or in two with other values where both have a column: how many of each two files, and
-# the first of them ($1). Of those with the same columns each is held to the one before: if none differs all are alike.
+# Bars that are in one file twice, and those that differ from what the first file says that has the column: how many of
+# each two files, and the first of them ($1).
 _CLASHES = """
 SELECT file, other, line, other_line, symbol, date, total, place
 FROM (
-    SELECT greatest(file, other) AS file, least(file, other) AS other, symbol, date,
-           CASE WHEN file < other THEN other_line ELSE line END AS line,
-           CASE WHEN file < other THEN line ELSE other_line END AS other_line,
-           count(*) OVER (PARTITION BY greatest(file, other), least(file, other)) AS total,
-           row_number() OVER (PARTITION BY greatest(file, other), least(file, other) ORDER BY line) AS place
+    SELECT file, other, line, other_line, symbol, date, count(*) OVER (PARTITION BY file, other) AS total,
+           row_number() OVER (PARTITION BY file, other ORDER BY line) AS place
     FROM (
-        SELECT file, line, symbol, date, lag(file) OVER w AS other, lag(line) OVER w AS other_line,
-               told & lag(told) OVER w AS shared,
-               close IS DISTINCT FROM lag(close) OVER w AS other_close,
-               open IS DISTINCT FROM lag(open) OVER w AS other_open,
-               high IS DISTINCT FROM lag(high) OVER w AS other_high,
-               low IS DISTINCT FROM lag(low) OVER w AS other_low,
-               volume IS DISTINCT FROM lag(volume) OVER w AS other_volume
+        SELECT file, line, symbol, date, lag(line) OVER w AS other_line,
+               CASE WHEN lag(file) OVER w = file THEN file
+                    WHEN close IS DISTINCT FROM first_value(close) OVER w THEN first_value(file) OVER w
+                    WHEN told & 1 > 0
+                        AND open IS DISTINCT FROM (array_agg(open) FILTER (WHERE told & 1 > 0) OVER w)[1]
+                        THEN (array_agg(file) FILTER (WHERE told & 1 > 0) OVER w)[1]
+                    WHEN told & 2 > 0
+                        AND high IS DISTINCT FROM (array_agg(high) FILTER (WHERE told & 2 > 0) OVER w)[1]
+                        THEN (array_agg(file) FILTER (WHERE told & 2 > 0) OVER w)[1]
+                    WHEN told & 4 > 0
+                        AND low IS DISTINCT FROM (array_agg(low) FILTER (WHERE told & 4 > 0) OVER w)[1]
+                        THEN (array_agg(file) FILTER (WHERE told & 4 > 0) OVER w)[1]
+                    WHEN told & 8 > 0
+                        AND volume IS DISTINCT FROM (array_agg(volume) FILTER (WHERE told & 8 > 0) OVER w)[1]
+                        THEN (array_agg(file) FILTER (WHERE told & 8 > 0) OVER w)[1]
+               END AS other
         FROM pg_temp.stockgraph_bars
-        WINDOW w AS (PARTITION BY symbol, date ORDER BY told, file, line)
+        WINDOW w AS (PARTITION BY symbol, date ORDER BY file, line)
     ) AS paired
-    WHERE other IS NOT NULL AND (file = other OR other_close OR shared & 1 > 0 AND other_open
-        OR shared & 2 > 0 AND other_high OR shared & 4 > 0 AND other_low OR shared & 8 > 0 AND other_volume)
+    WHERE other IS NOT NULL
 ) AS numbered
 WHERE place <= $1
 ORDER BY file, other, place"""
@@ -262,8 +267,13 @@ async def _find_clashes(connection: Connection, files: Mapping[int, _Incoming]) 
             errors.add(line, f"{symbol} {day} is on line {other_line} too")
             if place == MAX_ERRORS:
                 errors.more += total - place
-        elif number not in clashing and other not in clashing:
+    if clashing or not rows:
+        return clashing
+    # whoever is before all that differ from somebody stays; of the others it is told when these are gone
+    certain = min(row["file"] for row in rows)
+    for number, other, line, _, symbol, day, _, _ in rows:
+        if other < certain and number not in clashing:
             clashing.add(number)
-            path = shown(files[other].errors.path)
-            errors.add(line, f"{symbol} {day} is in {path} too, with other prices; keep one")
+            reason = f"{symbol} {day} is in {shown(files[other].errors.path)} too, with other prices; keep one"
+            files[number].errors.add(line, reason)
     return clashing

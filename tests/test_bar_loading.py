@@ -485,6 +485,65 @@ async def test_any_sequence_of_loads_ends_as_the_model(
         } == model
 
 
+BOOKS = st.lists(
+    st.tuples(
+        st.sets(st.sampled_from(COLUMNS)),
+        st.dictionaries(
+            st.sampled_from("ABC"),
+            st.fixed_dictionaries({name: st.sampled_from([1, 1, 1, 2, None]) for name in ("close", *COLUMNS)}),
+            min_size=1,
+        ).map(lambda book: [(symbol, {**cells, "close": cells["close"] or 1, "high": 2}) for symbol, cells in book.items()]),
+    ),
+    min_size=2,
+    max_size=6,
+)  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(BOOKS, st.integers(0, 9))
+async def test_of_any_files_each_is_loaded_that_differs_from_none_before(
+    connection: Connection,
+    tmp_path: Path,
+    books: list[tuple[set[str], list[tuple[str, dict[str, int | None]]]]],
+    twice: int,
+) -> None:
+    await connection.execute("TRUNCATE ohlcv_daily")
+    known: dict[tuple[str, str], dict[str, int | None]] = {}
+    refused: dict[str, list[str]] = {}
+    rows = 0
+    for number, (columns, book) in enumerate(books):
+        has = ["close", *sorted(columns)]
+        lines = [*book, book[0]] if number == twice else book
+        with (tmp_path / f"{number}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["symbol", "date", *has])
+            writer.writerows([symbol, MARCH, *(cells[each] for each in has)] for symbol, cells in lines)
+        told = {(symbol, each): cells[each] for symbol, cells in book for each in has}
+        others = [name for key, cell in told.items() for name, before in known.get(key, {}).items() if before != cell]
+        if number == twice:
+            refused[f"{number}.csv"] = ["is on line 2 too"]
+        elif others:
+            refused[f"{number}.csv"] = [f"/{other} too, with other prices" for other in others]
+        else:
+            rows += len(book)
+            for key, cell in told.items():
+                known.setdefault(key, {})[f"{number}.csv"] = cell
+    paths = [tmp_path / f"{number}.csv" for number in range(len(books))]
+    diff, errors = await load_bars(connection, read_paths(paths).prices)
+    assert (diff.files, diff.rows, len(errors)) == (len(books) - len(refused), rows, len(refused))
+    written = {
+        (row["symbol"], each): row[each]
+        for row in await connection.fetch("SELECT * FROM ohlcv_daily")
+        for each in ("close", *COLUMNS)
+    }
+    assert {key: cell for key, cell in written.items() if cell is not None} == {
+        key: cell for key, cells in known.items() for cell in cells.values() if cell is not None
+    }
+    for error, (name, reasons) in zip(errors, refused.items(), strict=True):
+        assert str(error).startswith(f"{tmp_path}/{name}, line ")
+        assert any(reason in str(error) for reason in reasons)
+
+
 def published(path: Path) -> list[dict[str, str]]:
     """The rows of a file, in the plainest way to read them."""
     return list(csv.DictReader(path.read_text().splitlines()))

@@ -139,11 +139,12 @@ def load(
     Files as iShares, State Street, Invesco, Vanguard and ARK publish them are known by their content. Others are known
     by their names: `etf_SPY.csv`, `theme_airlines.csv`, `universe_dow30.csv`, `segment_...`, `custom_...` with the
     columns `symbol,name,weight`, and `sectors.csv` with `symbol,sector,industry`. In a folder with a `groups.csv`
-    (columns `name,type,description,as_of,file`) only what it lists is loaded. A file with a bad row changes nothing.
+    (columns `name,type,description,as_of,file`) only the holdings that it lists are loaded. A file with a bad row
+    changes nothing.
 
     Prices have the columns `symbol,date,open,high,low,close,volume`, or are of one stock as Yahoo and Nasdaq let
-    download them (`AAPL.csv`, `yahoo_AAPL.csv`); they are found wherever they lie in a folder. What a file says of a
-    symbol and day replaces what is there; the close counts that is adjusted for splits and not for dividends.
+    download them (`AAPL.csv`, `yahoo_AAPL.csv`); in a folder they are found by their content. What a file says of a
+    symbol and day replaces what is there. Closes should be adjusted for splits, and not for dividends.
 
     Holdings are of the day that `--as-of`, the file, the index or the file's name tells, else of today; what is older
     than a group is not loaded over it. Files of one fund are loaded day after day.

@@ -198,9 +198,9 @@ async def test_closes_that_are_no_prices_and_days_to_come_are_faults(database: C
     ]
 
 
-@pytest.mark.parametrize(
-    ("opened", "close", "ratio"),
-    [
+@pytest.mark.parametrize("kind", ["double precision", "numeric(12,4)"])
+async def test_a_close_as_by_a_split_is_a_warning(database: Connection, kind: str) -> None:
+    moves = [
         ("25", "25", "4:1"),
         ("25.9", "23.5", "4:1"),
         ("66.2", "65.5", "3:2"),
@@ -219,16 +219,19 @@ async def test_closes_that_are_no_prices_and_days_to_come_are_faults(database: C
         ("-50", "50", None),
         ("200", "50", None),
         ("99", "101", None),
-    ],
-)
-@pytest.mark.parametrize("kind", ["double precision", "numeric(12,4)"])
-async def test_a_close_as_by_a_split_is_a_warning(
-    database: Connection, opened: str, close: str, ratio: str | None, kind: str
-) -> None:
+    ]
     await database.execute(f"ALTER TABLE ohlcv_daily ALTER open TYPE {kind}, ALTER close TYPE {kind}")
-    await add_bars(database, "A,2024-02-28,7,7", "S,2024-02-28,100,100", f"S,2024-03-04,{opened},{close}")
-    message = f"S went from 100 to {close} on 2024-03-04, as by a split of {ratio} that the prices before are not adjusted for."
-    assert await check(database, "DEFAULT") == ([Finding("warning", "split", message)] if ratio else [])
+    for number, (opened, close, _) in enumerate(moves, 10):
+        await add_bars(database, f"S{number},2024-02-28,100,100", f"S{number},2024-03-04,{opened},{close}")
+    assert await check(database, "DEFAULT") == [
+        Finding(
+            "warning",
+            "split",
+            f"S{number} went from 100 to {close} on 2024-03-04, as by a split of {ratio} that the prices before are not adjusted for.",
+        )
+        for number, (_, close, ratio) in enumerate(moves, 10)
+        if ratio
+    ]
 
 
 async def test_one_split_of_a_stock_is_named_and_twenty_stocks(database: Connection) -> None:

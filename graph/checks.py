@@ -1,4 +1,4 @@
-"""What is wrong, or doubtful, in the groups of an environment."""
+"""What is wrong, or doubtful, in the groups of an environment, and in the prices."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -92,6 +92,63 @@ GROUP BY g.id
 """
 """Groups whose history does not end in what they hold: how many memberships, and the first of their symbols."""
 
+PRICES_READABLE = """
+SELECT coalesce(has_table_privilege(to_regclass('ohlcv_daily'), 'SELECT'), false) AND (
+    SELECT count(*) = 4 FROM pg_attribute
+    WHERE attrelid = to_regclass('ohlcv_daily') AND attname IN ('symbol', 'date', 'open', 'close'))
+"""
+"""Whether there are prices that may be read."""
+
+BAD_CLOSES = """
+SELECT count(*) AS total,
+       (array_agg(symbol || ' ' || date::date ORDER BY symbol COLLATE "C", date))[1:5] AS symbols
+FROM ohlcv_daily
+WHERE close IS NULL OR NOT (close > 0 AND close::float8 < 'Infinity')
+HAVING count(*) > 0
+"""
+"""Closes that are no prices, NaN among them, which is above infinity: how many, and the first of them."""
+
+FUTURE_BARS = """
+SELECT count(*) AS total,
+       (array_agg(symbol || ' ' || date::date ORDER BY symbol COLLATE "C", date))[1:5] AS symbols
+FROM ohlcv_daily
+WHERE date > (now() AT TIME ZONE 'UTC')::date + 1
+HAVING count(*) > 0
+"""
+"""Bars after tomorrow: how many, and the first of them."""
+
+# Tried on 882,000 bars of a year, 3,537 stocks, adjusted as they should be. Within 4 % at the open and 8 % at the close
+# 10 stocks are near a ratio of 2 or more: a takeover, collapses, three errors of the source. 94 days of 100 move less
+# than that, so as many splits are found. Honest moves come near 3:2 more often, those of 47 stocks; within 1 % and 3 %
+# it is 8, and 59 splits of 100 are found.
+SPLITS = """
+SELECT symbol, date, before, close, n, count(*) OVER () AS total
+FROM (
+    SELECT DISTINCT ON (m.symbol COLLATE "C") m.symbol, m.date::date AS date, m.before, m.close, r.n
+    FROM (
+        SELECT symbol, date, close::float8 AS close, nullif(greatest(open::float8, 0), 0) AS open,
+               lag(close::float8) OVER (PARTITION BY symbol ORDER BY date) AS before
+        FROM ohlcv_daily
+        WHERE close > 0 AND close::float8 < 'Infinity'
+    ) AS m
+    JOIN (
+        SELECT n, CASE n WHEN 1.5 THEN 0.01 ELSE 0.04 END AS opens, CASE n WHEN 1.5 THEN 0.03 ELSE 0.08 END AS closes
+        FROM unnest(ARRAY[1.5, 2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 40, 50]::float8[]) AS n
+    ) AS r ON abs(abs(ln(m.close / m.before)) - ln(r.n)) < r.closes
+        AND abs(abs(ln(m.open / m.before)) - ln(r.n)) < r.opens
+        AND (m.close > m.before) = (m.open > m.before)
+    -- most days, before they are held to every ratio
+    WHERE NOT m.close BETWEEN m.before * 0.75 AND m.before * 1.4
+    ORDER BY m.symbol COLLATE "C", m.date
+) AS found
+ORDER BY symbol COLLATE "C"
+LIMIT 20
+"""
+"""Stocks with a day that opens and closes near a ratio of splits to the close of the row before: each one's first."""
+_THREE_FOR_TWO = 1.5
+_PRICES_SECONDS = 60.0
+"""How long a statement on prices may take, of which there may be decades."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
@@ -100,14 +157,14 @@ class Finding:
     severity: Literal["fault", "warning"]
     """A fault makes answers wrong, a warning makes them incomplete."""
     code: str
-    """What it is: two_sectors, empty_group, weight_sum, negative_weight, weight_not_a_number, history_gap; unweighted,
-    no_sector."""
+    """What it is: two_sectors, empty_group, weight_sum, negative_weight, weight_not_a_number, history_gap, bad_close,
+    future_bar; unweighted, no_sector, split."""
     message: str
-    """One line that names the group and the first of the symbols."""
+    """One line that names the group or the stock, and the first of the symbols."""
 
 
 async def check(connection: Connection, environment: str) -> list[Finding]:
-    """Find what is wrong in the groups of an environment: faults first, then by code and message.
+    """Find what is wrong in the groups of an environment and in the prices: faults first, then by code and message.
 
     A connection of `Database.snapshot` reads everything from one state of the database.
     """
@@ -147,7 +204,32 @@ async def check(connection: Connection, environment: str) -> list[Finding]:
             what = f"{row['total']} memberships {_first(row)}"
             message = f"{row['type']} {row['name']} has a history that lacks {what}; `stockgraph init` mends it."
             found.append(_finding("fault", "history_gap", message))
+    if await connection.fetchval(PRICES_READABLE):
+        found += await _check_prices(connection)
     return sorted(found)
+
+
+async def _check_prices(connection: Connection) -> list[Finding]:
+    found = [
+        _finding("fault", code, f"{row['total']:,} bars {what} {_first(row)}.")
+        for code, what, statement in (
+            ("bad_close", "have no close that is a price", BAD_CLOSES),
+            ("future_bar", "are of days after tomorrow", FUTURE_BARS),
+        )
+        for row in await connection.fetch(statement, timeout=_PRICES_SECONDS)
+    ]
+    splits = await connection.fetch(SPLITS, timeout=_PRICES_SECONDS)
+    for row in splits:
+        ratio = "3:2" if row["n"] == _THREE_FOR_TWO else f"{row['n']:g}:1"
+        if row["close"] > row["before"]:
+            ratio = ":".join(reversed(ratio.split(":")))
+        move = f"from {row['before']:g} to {row['close']:g} on {row['date']}"
+        message = f"{row['symbol']} went {move}, as by a split of {ratio} that the prices before are not adjusted for."
+        found.append(_finding("warning", "split", message))
+    if splits and splits[0]["total"] > len(splits):
+        more = splits[0]["total"] - len(splits)
+        found.append(_finding("warning", "split", f"{more:,} more stocks have closes as by splits."))
+    return found
 
 
 def _finding(severity: Literal["fault", "warning"], code: str, message: str) -> Finding:

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import fields, replace
@@ -27,13 +27,15 @@ from rich.markup import escape
 from rich.progress import Progress as Drawn
 
 from graph.app import create_app, open_runtime
+from graph.bar_loading import PricesDiff, load_bars
 from graph.checks import Finding
 from graph.checks import check as find_faults
 from graph.context import Operation
 from graph.database import Database, answered
 from graph.embedded import default_home, embedded_postgres
 from graph.errors import DatabaseUnavailable, StockgraphError
-from graph.holdings import GroupHoldings, Unit, read_paths
+from graph.folders import read_paths
+from graph.holdings import GroupHoldings, Unit
 from graph.loading import GroupDiff, GroupRefused, Listed, load_groups
 from graph.migration import Migration, Outcome, migrate, named, read_entries, read_file, read_table
 from graph.nodes import GroupType
@@ -119,7 +121,8 @@ def load(
         GroupType | None, Parameter(help="The type of the group in one file, where its name does not tell.")
     ] = None,
     name: Annotated[
-        str | None, Parameter(help="The name of the group in one file, where its name does not tell.")
+        str | None,
+        Parameter(help="The name of the group in one file, or the symbol of its prices, where its name does not tell."),
     ] = None,
     weights: Annotated[
         Unit | None, Parameter(help="The unit of the weights, where their sum (near 1, or near 100) does not tell.")
@@ -131,12 +134,17 @@ def load(
     json: Annotated[bool, Parameter(negative="", help="Print what changed as JSON.")] = False,
     settings: Settings = Settings(),  # noqa: B008 - frozen
 ) -> None:
-    """Load files of holdings, each group replaced whole, and show what that changed.
+    """Load files of holdings, each group replaced whole, and of daily prices, and show what that changed.
 
     Files as iShares, State Street, Invesco, Vanguard and ARK publish them are known by their content. Others are known
     by their names: `etf_SPY.csv`, `theme_airlines.csv`, `universe_dow30.csv`, `segment_...`, `custom_...` with the
     columns `symbol,name,weight`, and `sectors.csv` with `symbol,sector,industry`. In a folder with a `groups.csv`
-    (columns `name,type,description,as_of,file`) only what it lists is loaded. A file with a bad row changes nothing.
+    (columns `name,type,description,as_of,file`) only the holdings that it lists are loaded. A file with a bad row
+    changes nothing.
+
+    Prices have the columns `symbol,date,open,high,low,close,volume`, or are of one stock as Yahoo and Nasdaq let
+    download them (`AAPL.csv`, `yahoo_AAPL.csv`); in a folder they are found by their content. What a file says of a
+    symbol and day replaces what is there. Closes should be adjusted for splits, and not for dividends.
 
     Holdings are of the day that `--as-of`, the file, the index or the file's name tells, else of today; what is older
     than a group is not loaded over it. Files of one fund are loaded day after day.
@@ -145,6 +153,7 @@ def load(
         stockgraph load etf_SPY.csv --dry-run
         stockgraph load qqq_2025-06-05.csv qqq_2025-10-04.csv
         stockgraph load top.csv --type THEME --name top --as-of 2025-10-04
+        stockgraph load ohlcv.csv.gz yahoo_AAPL.csv
 
     Args:
         paths: Files and folders.
@@ -163,20 +172,15 @@ def load(
                 outcomes = load_groups(
                     connection, reading.groups, environment=settings.environment, dry_run=dry_run, progress=progress
                 )
-                async with aclosing(outcomes):
-                    for group in reading.groups:
-                        outcome = await anext(outcomes)
-                        if isinstance(outcome, GroupRefused):
-                            failures.append(outcome)
-                            continue
-                        try:
-                            report.add(outcome, group)
-                        except BrokenPipeError:
-                            # what is to be loaded is loaded whether or not somebody reads on
-                            _mute()
+                await _report(outcomes, reading.groups, report, failures)
+                if reading.prices:
+                    report.prices, errors = await load_bars(
+                        connection, reading.prices, dry_run=dry_run, progress=progress
+                    )
+                    failures.extend(errors)
 
     try:
-        if reading.groups:
+        if reading.groups or reading.prices:
             with _database(settings) as url:
                 asyncio.run(run(url))
     except StockgraphError as error:
@@ -189,8 +193,30 @@ def load(
         sys.exit(FAILED)
 
 
+async def _report(
+    outcomes: AsyncGenerator[GroupDiff | GroupRefused, None],
+    groups: Sequence[GroupHoldings],
+    report: "_JsonReport | _TextReport",
+    failures: list[StockgraphError],
+) -> None:
+    """Print what became of each group as it is written, and keep why some were refused."""
+    async with aclosing(outcomes):
+        for group in groups:
+            outcome = await anext(outcomes)
+            if isinstance(outcome, GroupRefused):
+                failures.append(outcome)
+                continue
+            try:
+                report.add(outcome, group)
+            except BrokenPipeError:
+                # what is to be loaded is loaded whether or not somebody reads on
+                _mute()
+
+
 class _JsonReport:
     """One document of what a load changed, printed group by group as they are written."""
+
+    prices: PricesDiff | None = None
 
     def __init__(self) -> None:
         self._opening = '{"groups":['
@@ -204,12 +230,14 @@ class _JsonReport:
         self._opening = ","
 
     def end(self, notes: Sequence[str], failures: Sequence[StockgraphError], **_: object) -> None:
-        ending = orjson.dumps({"notes": notes, "errors": list(map(str, failures))}).decode()
+        ending = orjson.dumps({"prices": self.prices, "notes": notes, "errors": list(map(str, failures))}).decode()
         print(f"{self._opening.removesuffix(',')}],{ending.removeprefix('{')}")
 
 
 class _TextReport:
     """Lines of what a load changed, printed group by group as they are written."""
+
+    prices: PricesDiff | None = None
 
     def __init__(self) -> None:
         self._count = self._changed = 0
@@ -226,6 +254,8 @@ class _TextReport:
             would = "would change" if dry_run else "changed"
             written = "; a dry run, nothing was written" if dry_run else ""
             print(f"{self._count} groups read, {self._changed} {would}{written}")
+        if self.prices and self.prices.files:
+            print(_prices_as_text(self.prices, dry_run=dry_run))
 
 
 def _as_text(diff: GroupDiff, group: GroupHoldings) -> str:
@@ -254,6 +284,14 @@ def _as_text(diff: GroupDiff, group: GroupHoldings) -> str:
     day = f" as of {diff.as_of}" if diff.as_of else ""
     lines.append(f"{diff.type} {diff.name}{day}: {'; '.join(changes)}")
     return "\n".join(lines)
+
+
+def _prices_as_text(prices: PricesDiff, *, dry_run: bool) -> str:
+    days = f", {prices.first} to {prices.last}" if prices.rows else ""
+    counts = f"{prices.added:,} added, {prices.changed:,} changed, {prices.unchanged:,} unchanged"
+    left_out = f", {prices.left_out:,} rows without a close left out" if prices.left_out else ""
+    written = "; a dry run, nothing was written" if dry_run else ""
+    return f"prices: {prices.rows:,} bars of {prices.symbols:,} symbols{days}: {counts}{left_out}{written}"
 
 
 def _weight(weight: Decimal | None) -> str:
@@ -316,8 +354,8 @@ def check(*, settings: Settings = Settings()) -> None:  # noqa: B008 - frozen
     """Look for faults in the data; exit with 1 where there is one.
 
     Faults: a stock in two sectors, a group without members, ETF weights that do not sum to 0.95-1.05, a negative
-    weight.
-    A warning: members of an ETF that are in no sector.
+    weight, a close that is no price, prices of days to come.
+    Warnings: members of an ETF that are in no sector, closes as by a split that earlier prices are not adjusted for.
     """
 
     async def run(url: str) -> list[Finding]:

@@ -16,7 +16,7 @@ class EmbeddedServerError(StockgraphError):
 
 
 class InputFileError(StockgraphError):
-    """A file of holdings that cannot be read as it stands: which one, which line, and why."""
+    """A file of holdings or prices that cannot be read as it stands: which one, which line, and why."""
 
 
 class GraphError(StockgraphError):

@@ -7,7 +7,7 @@ keeps more than a few thousand of them in memory.
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import date
@@ -465,7 +465,13 @@ async def _copy(connection: Connection, group: GroupHoldings, incoming: _Incomin
     """Bring the members to the database; GroupRefused where one is there twice."""
     await connection.execute(_CREATE_INCOMING)
     columns = ("symbol", "weight", "name", "industry", "news")
-    await _send(connection, "stockgraph_incoming", columns, incoming.records(tables), schema_name="pg_temp")
+    records = incoming.records(tables)
+    await copied(
+        connection,
+        connection.copy_records_to_table(
+            "stockgraph_incoming", schema_name="pg_temp", columns=columns, records=records
+        ),
+    )
     incoming.tell("Merging", 0, None)
     try:
         await connection.execute(_INDEX_INCOMING)
@@ -474,16 +480,12 @@ async def _copy(connection: Connection, group: GroupHoldings, incoming: _Incomin
         raise GroupRefused(f"{group.type} {group.name}: symbol {symbol} is given twice.") from error
 
 
-async def _send(
-    connection: Connection, table: str, columns: Sequence[str], records: Iterable[Any], schema_name: str | None = None
-) -> None:
-    """Copy rows into a table.
+async def copied(connection: Connection, copy: Coroutine[Any, Any, str]) -> None:
+    """Await a copy into a table.
 
-    By asyncpg alone, a copy that waits to write when the connection is lost would wait for ever.
+    By asyncpg alone, one that waits to write when the connection is lost would wait for ever.
     """
-    copying = asyncio.ensure_future(
-        connection.copy_records_to_table(table, schema_name=schema_name, columns=columns, records=records)
-    )
+    copying = asyncio.ensure_future(copy)
 
     def stop(_: object) -> None:
         copying.cancel()
@@ -536,7 +538,8 @@ async def _find_group(
 async def _begin_earlier(connection: Connection, group_id: int, past: Sequence[Spell]) -> None:
     """Give a group that was made just now the past that its source tells."""
     columns = ("group_id", "symbol", "valid_from", "valid_to")
-    await _send(connection, "membership_history", columns, ((group_id, *spell) for spell in past if spell.valid_to))
+    ended = ((group_id, *spell) for spell in past if spell.valid_to)
+    await copied(connection, connection.copy_records_to_table("membership_history", columns=columns, records=ended))
     lasting = [spell for spell in past if not spell.valid_to]
     symbols, days = [spell.symbol for spell in lasting], [spell.valid_from for spell in lasting]
     await connection.execute(_BEGIN_SPELLS, group_id, symbols, days)
@@ -560,11 +563,16 @@ async def _read_tables(connection: Connection) -> _Tables:
 
 def _refusal(group: GroupHoldings, environment: str, error: Exception) -> str | None:
     """Say why the database refuses a group; None where the fault is not with the group."""
+    if isinstance(error, asyncpg.CheckViolationError):
+        where = f"the constraint {error.constraint_name} of {error.table_name}"
+        what = f"type {group.type} in environment {environment}"
+        return f"{where} refuses it ({what}); widen that constraint, or load the group as another type"
+    return refusal(error)
+
+
+def refusal(error: Exception) -> str | None:
+    """Say why the database refuses rows; None where the fault is not with them."""
     match error:
-        case asyncpg.CheckViolationError():
-            where = f"the constraint {error.constraint_name} of {error.table_name}"
-            what = f"type {group.type} in environment {environment}"
-            return f"{where} refuses it ({what}); widen that constraint, or load the group as another type"
         case asyncpg.IntegrityConstraintViolationError():
             why = str(error.detail or error.message).rstrip(".")
             return f"the constraint {error.constraint_name} of {error.table_name} refuses it: {why}"

@@ -9,7 +9,7 @@ import stat
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -100,7 +100,7 @@ def quoted(text: str, most: int = 100) -> str:
     return repr(text if len(text) <= most else text[: most - 1] + "…")
 
 
-def read_rows(errors: Errors, progress: Progress | None = None) -> Iterator[Row]:
+def read_rows(errors: Errors, progress: Progress | None = None) -> Generator[Row, None, None]:
     """Yield the rows of a file that are not blank; InputFileError says why it cannot be read on.
 
     Of a workbook it is the sheet `holdings`, or else the first. Lines that are not UTF-8 go to `errors`. A file that is
@@ -137,6 +137,17 @@ def read_rows(errors: Errors, progress: Progress | None = None) -> Iterator[Row]
         raise errors.error(f"is not whole as a gzip file: {error}", start) from error
     except OSError as error:
         raise errors.error(f"cannot be read: {error.strerror}") from error
+
+
+def columns_of(errors: Errors, line: int, header: Sequence[str]) -> dict[str, int]:
+    """Where each column is, by its name in lower case."""
+    if not header:
+        raise errors.error("is empty")
+    columns: dict[str, int] = {}
+    for place, name in enumerate(header):
+        if name and columns.setdefault(name.lower(), place) != place:
+            raise errors.error(f"the column {quoted(name)} is there twice", line)
+    return columns
 
 
 def _check_state(errors: Errors, file: BinaryIO) -> State:

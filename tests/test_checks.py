@@ -164,3 +164,96 @@ async def test_a_check_reads_one_state_and_writes_nothing(database: Connection, 
         within = await check(database, "DEFAULT")
     expected = [Finding("fault", "empty_group", "THEME empty has no members.")]
     assert (before, within, await check(database, "DEFAULT")) == (expected, expected, [])
+
+
+async def add_bars(connection: Connection, *rows: str) -> None:
+    """Add bars: symbol, date, open, close."""
+    await connection.execute(
+        "INSERT INTO ohlcv_daily (symbol, date, open, close) SELECT s, d::date, nullif(o, '')::float8, nullif(c, '')::float8"
+        " FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS t (s, d, o, c)",
+        *zip(*(row.split(",") for row in rows), strict=True),
+    )
+
+
+async def test_closes_that_are_no_prices_and_days_to_come_are_faults(database: Connection) -> None:
+    await add_bars(
+        database,
+        "A,2024-03-01,1,0",
+        "B,2024-03-01,1,-1",
+        "C,2024-03-01,1,NaN",
+        "D,2024-03-01,1,Infinity",
+        "E,2024-03-01,1,",
+        "F,2024-03-01,1,-Infinity",
+        "G,2024-03-01,,1",
+        "H,9999-01-01,1,1",
+    )
+    await database.execute("INSERT INTO ohlcv_daily VALUES ('I', (now() AT TIME ZONE 'UTC')::date + 1, 1, 1, 1, 1, 1)")
+    assert await check(database, "DEFAULT") == [
+        Finding(
+            "fault",
+            "bad_close",
+            "6 bars have no close that is a price (A 2024-03-01, B 2024-03-01, C 2024-03-01, D 2024-03-01, E 2024-03-01 ...).",
+        ),
+        Finding("fault", "future_bar", "1 bars are of days after tomorrow (H 9999-01-01)."),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["double precision", "numeric(12,4)"])
+async def test_a_close_as_by_a_split_is_a_warning(database: Connection, kind: str) -> None:
+    moves = [
+        ("25", "25", "4:1"),
+        ("25.9", "23.5", "4:1"),
+        ("66.2", "65.5", "3:2"),
+        ("2", "2", "50:1"),
+        ("150", "151", "2:3"),
+        ("203", "190", "1:2"),
+        ("1000", "1050", "1:10"),
+        # 9:1 is no ratio, and the others are too far off at the open or the close
+        ("11.1", "11.1", None),
+        ("26.1", "25", None),
+        ("25", "22", None),
+        ("65", "66.6", None),
+        ("90", "50", None),
+        ("", "50", None),
+        ("NaN", "50", None),
+        ("-50", "50", None),
+        ("200", "50", None),
+        ("99", "101", None),
+    ]
+    await database.execute(f"ALTER TABLE ohlcv_daily ALTER open TYPE {kind}, ALTER close TYPE {kind}")
+    for number, (opened, close, _) in enumerate(moves, 10):
+        await add_bars(database, f"S{number},2024-02-28,100,100", f"S{number},2024-03-04,{opened},{close}")
+    assert await check(database, "DEFAULT") == [
+        Finding(
+            "warning",
+            "split",
+            f"S{number} went from 100 to {close} on 2024-03-04, as by a split of {ratio} that the prices before are not adjusted for.",
+        )
+        for number, (_, close, ratio) in enumerate(moves, 10)
+        if ratio
+    ]
+
+
+async def test_one_split_of_a_stock_is_named_and_twenty_stocks(database: Connection) -> None:
+    stocks = [f"S{number:02}" for number in range(23)]
+    days = [("2024-02-28", 100), ("2024-02-29", 50), ("2024-03-01", 10)]
+    await add_bars(database, *(f"{stock},{day},{close},{close}" for stock in stocks for day, close in days))
+    found = await check(database, "DEFAULT")
+    assert found == [
+        Finding("warning", "split", "3 more stocks have closes as by splits."),
+        *(
+            Finding(
+                "warning",
+                "split",
+                f"{stock} went from 100 to 50 on 2024-02-29, as by a split of 2:1 that the prices before are not adjusted for.",
+            )
+            for stock in stocks[:20]
+        ),
+    ]
+
+
+@pytest.mark.parametrize("statement", ["DROP TABLE ohlcv_daily", "ALTER TABLE ohlcv_daily DROP open"])
+async def test_without_prices_of_ours_there_is_nothing_to_find_in_them(database: Connection, statement: str) -> None:
+    await add_bars(database, "A,2024-03-01,1,0")
+    await database.execute(statement)
+    assert await check(database, "DEFAULT") == []

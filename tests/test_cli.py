@@ -49,6 +49,16 @@ def run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]"
     )
 
 
+def start(*arguments: str, **variables: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "graph", *arguments],
+        env=environment(**variables),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
@@ -322,6 +332,7 @@ async def test_init_only_adds_to_a_database_of_the_predecessor(bare_url: str) ->
             "made table data_change",
             "made table group_history",
             "made table membership_history",
+            "made table ohlcv_daily",
         ]
         assert await connection.fetch(COLUMNS) == before
 
@@ -341,7 +352,7 @@ async def test_init_only_adds_to_a_database_of_the_predecessor(bare_url: str) ->
 
 
 COLUMNS = """SELECT table_name::text, column_name::text, data_type::text, numeric_precision, numeric_scale
-             FROM information_schema.columns WHERE table_schema = 'public' AND table_name !~ 'data_change|_history' ORDER BY 1, ordinal_position"""
+             FROM information_schema.columns WHERE table_schema = 'public' AND table_name !~ 'data_change|_history|ohlcv' ORDER BY 1, ordinal_position"""
 
 
 async def test_load_keeps_to_what_the_predecessors_tables_take(bare_url: str, tmp_path: Path) -> None:
@@ -395,6 +406,67 @@ def test_load_names_a_bad_row_and_that_file_changes_nothing(market_url: str, tmp
     assert "line 3" in loaded.stderr
     assert "a lot" in loaded.stderr
     assert run("query", "TECH", DATABASE_URL=market_url).stdout.split() == ["AAPL", "AMD", "MSFT", "NVDA"]
+
+
+PRICES = "symbol,date,open,high,low,close,volume\nIBM,2024-03-01,1,1,1,1,1\nXOM,2024-03-04,2,2,2,2,2\nXOM,2024-03-05,2,2,2,,2\n"
+TOLD = {
+    "files": 1, "rows": 2, "symbols": 2, "first": "2024-03-01", "last": "2024-03-04",
+    "added": 0, "changed": 0, "unchanged": 2, "left_out": 1,
+}  # fmt: skip
+
+
+def test_load_takes_prices_with_groups_and_alone(market_url: str, tmp_path: Path) -> None:
+    (tmp_path / "groups.csv").write_text("name,type,file\nchips,THEME,theme_chips.csv\n")
+    (tmp_path / "theme_chips.csv").write_text("symbol,weight\nAMD,\nNVDA,\n")
+    (tmp_path / "prices.csv").write_text(PRICES)
+    line = "prices: 2 bars of 2 symbols, 2024-03-01 to 2024-03-04: {}, 1 rows without a close left out"
+    for arguments, written in ((["--dry-run"], "; a dry run, nothing was written"), ([], "")):
+        shown = run("load", str(tmp_path), *arguments, DATABASE_URL=market_url)
+        would = "would change" if arguments else "changed"
+        assert (shown.returncode, shown.stderr, shown.stdout.splitlines()[1:]) == (
+            0,
+            "",
+            [f"1 groups read, 0 {would}{written}", line.format("2 added, 0 changed, 0 unchanged") + written],
+        )
+    (tmp_path / "XOM.csv").write_text("Date,Close\n2024-03-04,3\n2024-03-05,0\n")
+    again = run("load", str(tmp_path / "prices.csv"), str(tmp_path / "XOM.csv"), DATABASE_URL=market_url)
+    reason = f"{tmp_path}/XOM.csv, line 3: close '0' is not a price above 0 such as 179.66."
+    assert (again.returncode, again.stdout, again.stderr) == (
+        1,
+        line.format("0 added, 0 changed, 2 unchanged") + "\n",
+        f"error: {reason}\n",
+    )
+    document = run("load", str(tmp_path / "prices.csv"), "--json", DATABASE_URL=market_url).stdout
+    assert json.loads(document) == {"groups": [], "prices": TOLD, "notes": [], "errors": []}
+    document = run("load", str(tmp_path / "theme_chips.csv"), "--json", DATABASE_URL=market_url).stdout
+    assert json.loads(document)["prices"] is None
+
+
+def test_prices_load_into_the_embedded_database_by_a_stated_symbol(home: str, tmp_path: Path) -> None:
+    (tmp_path / "download.csv").write_text("Date,Close/Last,Volume\n03/04/2024,$1.50,N/A\n")
+    loaded = run("load", str(tmp_path / "download.csv"), "--name", "brk-b", STOCKGRAPH_HOME=home)
+    assert loaded.stdout == "prices: 1 bars of 1 symbols, 2024-03-04 to 2024-03-04: 1 added, 0 changed, 0 unchanged\n"
+    typed = run("load", str(tmp_path / "download.csv"), "--name", "x", "--type", "ETF", STOCKGRAPH_HOME=home)
+    assert (typed.returncode, typed.stdout, typed.stderr) == (
+        1,
+        "",
+        f"error: {tmp_path}/download.csv: holds prices, so it takes no --type.\n",
+    )
+
+
+async def test_a_load_of_prices_that_is_interrupted_changes_nothing(database_url: str, tmp_path: Path) -> None:
+    rows = "".join(f"S{n},2024-03-01,1\n" for n in range(400_000))
+    (tmp_path / "ohlcv.csv").write_text(f"symbol,date,close\n{rows}")
+    process = start("load", str(tmp_path), DATABASE_URL=database_url)
+    connection = await asyncpg.connect(database_url)
+    copying = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY%'"
+    while not await connection.fetchval(copying):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    printed = process.communicate(timeout=30)
+    assert (process.returncode, printed) == (130, (b"", b""))
+    assert await connection.fetchval("SELECT count(*) FROM ohlcv_daily") == 0
+    await connection.close()
 
 
 async def test_the_old_table_moves_and_again_changes_nothing(bare_url: str, database_url: str, tmp_path: Path) -> None:
@@ -505,7 +577,7 @@ def test_load_prints_whole_json_also_where_the_database_is_gone(tmp_path: Path) 
     loaded = run("load", str(tmp_path), "--json", DATABASE_URL="postgresql://u@127.0.0.1:1/x")
     gone = "The database does not answer; try again when it is back."
     assert (loaded.returncode, loaded.stderr) == (1, f"error: {gone}\n")
-    assert json.loads(loaded.stdout) == {"groups": [], "notes": [], "errors": [gone]}
+    assert json.loads(loaded.stdout) == {"groups": [], "prices": None, "notes": [], "errors": [gone]}
 
 
 @pytest.mark.parametrize("flag", ["-u", "-B"])  # at once, and at the end

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from graph.database import Connection
 from graph.errors import DatabaseUnavailable
-from graph.holdings import GroupHoldings, Holding, Spell, read_paths
+from graph.folders import read_paths
+from graph.holdings import GroupHoldings, Holding, Spell
 from graph.loading import GroupDiff, GroupRefused, Listed, Reweighting, load_groups, replace_group
 
 D = Decimal

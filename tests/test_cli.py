@@ -332,7 +332,6 @@ async def test_init_only_adds_to_a_database_of_the_predecessor(bare_url: str) ->
             "made table data_change",
             "made table group_history",
             "made table membership_history",
-            "made table ohlcv_daily",
         ]
         assert await connection.fetch(COLUMNS) == before
 

@@ -65,8 +65,8 @@ def view(prices: pd.DataFrame, as_of: str | None = None) -> View:
     year = sessions_of(good[good.date.dt.year >= year - 2])[-1].year
     last = good.date.max() if as_of is None else pd.Timestamp(as_of)
     closes = good[(good.date.dt.year >= min(year, last.year) - 2) & (good.date <= last)]
-    opens = closes[known(closes.open)].pivot(index="date", columns="symbol", values="open")
-    wide = closes.pivot(index="date", columns="symbol", values="close")
+    opens = closes[known(closes.open)].pivot_table(index="date", columns="symbol", values="open", aggfunc="last")
+    wide = closes.pivot_table(index="date", columns="symbol", values="close", aggfunc="last")
     sessions = pd.DatetimeIndex(sessions_of(closes))
     return View(wide.reindex(index=sessions), opens.reindex(index=sessions, columns=wide.columns))
 
@@ -88,17 +88,17 @@ class Members(NamedTuple):
     """The type and name of the group whose weights they are."""
 
 
-def groups_of(memberships: pd.DataFrame, type: str) -> dict[str, pd.Series]:
+def groups_of(memberships: pd.DataFrame, by: str) -> dict[str, pd.Series]:
     """The groups of a type: weights by symbol."""
-    rows = memberships[memberships.type == type]
+    rows = memberships[memberships.type == by]
     return {name: of_one.set_index("symbol").weight.sort_index() for name, of_one in rows.groupby("name")}
 
 
 def named(memberships: pd.DataFrame, part: str) -> pd.DataFrame:
     """The memberships of the group that a part of a key names."""
-    type, _, name = part.rpartition("/")
+    kind, _, name = part.rpartition("/")
     rows = memberships[memberships.name.str.lower() == name.strip('"').lower()]
-    return rows[rows.type == type.upper()] if type else rows
+    return rows[rows.type == kind.upper()] if kind else rows
 
 
 def members_of(memberships: pd.DataFrame, key: str) -> Members:
@@ -152,10 +152,11 @@ def begins(sessions: pd.DatetimeIndex, window: str | int) -> tuple[int, int | No
 
 def changes(view: View, window: str | int, symbols: Sequence[str]) -> pd.Series:
     """The change of each symbol that has both closes."""
-    closes = view.closes.reindex(columns=symbols)
-    if not len(closes) or (place := begins(closes.index, window)[1]) is None:
+    sessions = view.closes.index
+    if not len(sessions) or (place := begins(sessions, window)[1]) is None:
         return pd.Series(dtype=float)
-    return (closes.iloc[-1] / closes.iloc[place] - 1).dropna()
+    then, now = view.closes.iloc[place].reindex(symbols), view.closes.iloc[-1].reindex(symbols)
+    return (now / then - 1).dropna()
 
 
 def weighted(change: pd.Series, weights: pd.Series | None) -> tuple[pd.Series, float | None]:
@@ -270,6 +271,7 @@ def relative(view: View, row: Members, benchmark: Members, tail: int) -> Found |
     """How strong a row is against the benchmark."""
     if not len(view.closes):
         return None
+    view = View(view.closes.iloc[-RATIO - MOMENTUM - tail :], view.opens)
     found = points(daily(view, row.symbols, row.weights), daily(view, benchmark.symbols, benchmark.weights), tail)
     sessions = view.closes.index
     if sessions[-1] not in found:
@@ -337,7 +339,8 @@ def sector_rotation(
             row = Members(symbols, whole.weights.reindex(symbols), whole.of)
         elif weighting == "WEIGHT" and in_group.notna().any():
             row = Members(symbols, in_group.reindex(symbols), (by, name))
-        week, month = (window_change(seen, window, symbols, row.weights)["change"] for window in ("WEEK", "MONTH"))
+        measured = {w: window_change(seen, w, symbols, row.weights) for w in {*windows, "WEEK", "MONTH"}}
+        week, month = measured["WEEK"]["change"], measured["MONTH"]["change"]
         up, down = contributions(seen, row, over, top)
         rows.append(
             {
@@ -347,14 +350,14 @@ def sector_rotation(
                 "coverage": share(priced, len(symbols)),
                 "weighting": "EQUAL" if row.weights is None else "WEIGHT",
                 "weightsOf": None if row.of is None else {"type": row.of[0], "name": row.of[1]},
-                "windows": [window_change(seen, window, symbols, row.weights) for window in windows],
+                "windows": [measured[window] for window in windows],
                 "weekAgainstMonth": week is not None and month is not None and week * month < 0,
                 "relative": relative(seen, row, against, tail),
                 "contributors": up,
                 "detractors": down,
             }
         )
-        then.append([window_change(earlier, window, symbols, row.weights)["change"] for window in windows])
+        then.append([weighted(changes(earlier, window, symbols), row.weights)[1] for window in windows])
     for place in range(len(windows)):
         now = ranks([row["windows"][place]["change"] for row in rows])
         before = ranks([changed[place] for changed in then])
@@ -376,7 +379,7 @@ def sector_rotation(
 
 def with_close(view: View, symbols: Sequence[str]) -> int:
     """How many have a close of the session that is measured."""
-    return int(view.closes.reindex(columns=symbols).iloc[-1].notna().sum()) if len(view.closes) else 0
+    return int(view.closes.iloc[-1].reindex(symbols).notna().sum()) if len(view.closes) else 0
 
 
 # ---- bars

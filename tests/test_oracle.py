@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
-from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,7 @@ TYPES = ("ETF", "THEME", "SECTOR", "SEGMENT", "CUSTOM", "UNIVERSE")
 
 CHANGE = """window sessions from to change weighting members priced coverage advancers decliners unchanged upShare
     rank rankChange"""
-ROTATION = (
-    """
+ROTATION = """
 query ($universe: String!, $by: GroupType!, $windows: [Window!]!, $asOf: Date, $membersAsOf: Date,
        $weighting: Weighting!, $benchmark: String, $tail: Int!, $top: Int!, $over: Window!) {
   sectorRotation(universe: $universe, by: $by, windows: $windows, asOf: $asOf, membersAsOf: $membersAsOf,
@@ -39,15 +37,13 @@ query ($universe: String!, $by: GroupType!, $windows: [Window!]!, $asOf: Date, $
     asOf note universe { key size } members priced coverage ungrouped
     rows {
       group { type name } members priced coverage weighting weightsOf { type name } weekAgainstMonth
-      windows { %s }
+      windows { CHANGE }
       relative { ratio momentum quadrant tail(sessions: $tail) { date ratio momentum } }
       contributors(top: $top, window: $over) { stock { symbol } weight change contribution }
       detractors(top: $top, window: $over) { stock { symbol } weight change contribution }
     }
   }
-}"""
-    % CHANGE
-)
+}""".replace("CHANGE", CHANGE)
 BARS = """
 query ($universe: String!, $threshold: Float!, $sessions: Int!, $kind: BarKind!, $asOf: Date, $membersAsOf: Date) {
   thresholdBars(universe: $universe, threshold: $threshold, sessions: $sessions, kind: $kind, asOf: $asOf,
@@ -61,24 +57,18 @@ query ($universe: String!, $asOf: Date, $membersAsOf: Date) {
     asOf note members priced coverage metrics { metric measured coverage up down unchanged upShare }
   }
 }"""
-GROUP = (
-    """
+GROUP = """
 query ($name: String!, $type: GroupType!, $windows: [Window!]!, $weighting: Weighting!, $asOf: Date, $membersAsOf: Date) {
   group(name: $name, type: $type, asOf: $membersAsOf) {
-    performance(windows: $windows, weighting: $weighting, asOf: $asOf) { %s }
+    performance(windows: $windows, weighting: $weighting, asOf: $asOf) { CHANGE }
   }
-}"""
-    % CHANGE
-)
-UNIVERSE = (
-    """
+}""".replace("CHANGE", CHANGE)
+UNIVERSE = """
 query ($key: String!, $windows: [Window!]!, $weighting: Weighting!, $asOf: Date, $membersAsOf: Date) {
   universe(key: $key, asOf: $membersAsOf) {
-    performance(windows: $windows, weighting: $weighting, asOf: $asOf) { %s }
+    performance(windows: $windows, weighting: $weighting, asOf: $asOf) { CHANGE }
   }
-}"""
-    % CHANGE
-)
+}""".replace("CHANGE", CHANGE)
 STOCKS = """
 query ($symbols: [String!]!, $windows: [Window!]!, $asOf: Date, $since: Date, $to: Date) {
   stocks(symbols: $symbols) {
@@ -92,7 +82,7 @@ query ($symbols: [String!]!, $windows: [Window!]!, $asOf: Date, $since: Date, $t
 class Compared:
     """How much was compared, and how far apart it was at most."""
 
-    values: int = 0
+    count: int = 0
     furthest: float = 0.0
     differences: list[str] = field(default_factory=list)
 
@@ -109,7 +99,7 @@ class Compared:
             for place, (one, other) in enumerate(zip(found, expected, strict=False)):
                 self.compare(one, other, f"{path}[{place}]")
         else:
-            self.values += 1
+            self.count += 1
             if isinstance(expected, float) and isinstance(found, float):
                 apart = abs(found - expected) / max(1.0, abs(expected))
                 self.furthest = max(self.furthest, apart)
@@ -264,9 +254,9 @@ class Market:
     def agree(self, at_least: int) -> None:
         """Nothing differed, of no fewer values than expected."""
         compared, self.compared = self.compared, Compared()
-        print(f"{compared.values:,} values, the furthest {compared.furthest:.1e} apart")  # noqa: T201 - for pytest -s
+        print(f"{compared.count:,} values, the furthest {compared.furthest:.1e} apart")  # noqa: T201 - for pytest -s
         assert compared.differences[:40] == []
-        assert compared.values >= at_least
+        assert compared.count >= at_least
 
 
 async def copy_prices(connection: "asyncpg.Connection[asyncpg.Record]", prices: pd.DataFrame) -> None:
@@ -417,9 +407,9 @@ async def write_groups(
 ) -> None:
     """Make the groups what they are in the table."""
     await connection.execute("DELETE FROM definition_groups WHERE environment = $1", environment)
-    for (type, name), rows in groups.groupby(["type", "name"]):
+    for (kind, name), rows in groups.groupby(["type", "name"]):
         number = await connection.fetchval(
-            "INSERT INTO definition_groups (name, type, environment) VALUES ($1, $2, $3) RETURNING id", name, type, environment
+            "INSERT INTO definition_groups (name, type, environment) VALUES ($1, $2, $3) RETURNING id", name, kind, environment
         )  # fmt: skip
         await connection.executemany(
             "INSERT INTO group_memberships (group_id, symbol, weight) VALUES ($1, $2, $3)",
@@ -463,14 +453,15 @@ def test_the_made_market_has_320_sessions_no_weekend_and_not_the_thin_day() -> N
 @pytest.mark.parametrize("by", TYPES)
 async def test_rotation_of_a_fund_a_union_and_a_list_is_as_defined(made: Market, by: str) -> None:
     for key in KEYS:
-        for weighting in ("WEIGHT", "EQUAL"):
-            await made.rotation(key, by, weighting=weighting)
-    made.agree(at_least=5_000)
+        await made.rotation(key, by)
+    for key in KEYS[::5]:
+        await made.rotation(key, by, weighting="EQUAL")
+    made.agree(at_least=3_000)
 
 
 @pytest.mark.parametrize("day", DAYS)
 async def test_rotation_is_as_defined_on_any_day(made: Market, day: str | None) -> None:
-    for number, key in enumerate(("ALPHA", "CRYPTO:all", "BETA", "GAMMA")):
+    for number, key in enumerate(("ALPHA", "CRYPTO:all", "GAMMA")):
         for by in TYPES[number % 2 :: 2]:
             await made.rotation(key, by, as_of=day, windows=WINDOWS[::-1], tail=3)
     made.agree(at_least=10 if day == BEFORE else 1_000)
@@ -479,6 +470,7 @@ async def test_rotation_is_as_defined_on_any_day(made: Market, day: str | None) 
 async def test_rotation_is_as_defined_of_past_members_against_a_benchmark(made: Market) -> None:
     for by in TYPES:
         await made.rotation("ALPHA", by, members_as_of=PAST_DAY)
+    for by in ("ETF", "SECTOR", "SEGMENT"):
         await made.rotation("all", by, benchmark="BETA", tail=252)
         await made.rotation("ALPHA&BETA", by, benchmark="ALPHA:CRYPTO", tail=1, weighting="EQUAL")
         await made.rotation("ALPHA", by, benchmark="GAMMA", as_of="2024-02-10")
@@ -486,21 +478,33 @@ async def test_rotation_is_as_defined_of_past_members_against_a_benchmark(made: 
     await made.rotation("all", "THEME", benchmark="nowhere")
     await made.rotation("all", "THEME", benchmark="nothing")
     await made.rotation("all", "THEME", benchmark="SECTOR/coins", tail=200)
-    made.agree(at_least=40_000)
+    made.agree(at_least=20_000)
 
 
 async def test_contributions_are_as_defined_over_every_window(made: Market) -> None:
     for over in WINDOWS:
-        for key in ("ALPHA", "BETA", "DELTA", "GAMMA", "all"):
+        for key in ("ALPHA", "BETA", "all"):
             await made.rotation(key, "ETF", windows=[over], over=over, top=100)
         await made.rotation("CRYPTO:all", "SECTOR", windows=["DAY"], over=over, top=1)
     made.agree(at_least=20_000)
 
 
+@pytest.mark.xfail(
+    strict=True, reason="BUG, a small one: 0.285 after 0.3 falls by a rounding error more than 95 after 100"
+)
+async def test_stocks_that_contribute_the_same_come_by_symbol(made: Market) -> None:
+    found = await made.answer(
+        ROTATION, universe="exact", by="CUSTOM", windows=["DAY"], weighting="EQUAL", tail=1, top=5, over="DAY"
+    )
+    # 63 after 70 is 10 % down, 95 after 100, 19 after 20, 28.5 after 30 and 6.65 after 7 are all 5 %
+    [row] = [row for row in found["rows"] if row["group"]["name"] == "exact"]
+    assert [each["stock"]["symbol"] for each in row["detractors"]] == ["S39", "S30", "S31", "S33", "S34"]
+
+
 async def test_bars_are_as_defined_for_every_threshold_and_reach(made: Market) -> None:
     for key in KEYS:
         for kind in ("DIVERGING", "SIMPLE"):
-            for sessions in (1, 5, 21, 63, 319, 320, 504):
+            for sessions in (1, 63, 319, 320):
                 await made.bars(key, sessions=sessions, kind=kind)
     for threshold in (0.0, 0.01, 0.03, 0.05, 0.0501, 0.1, 0.15, 0.3, 1.0):
         for key in ("exact", "all", "CRYPTO:exact"):
@@ -508,7 +512,7 @@ async def test_bars_are_as_defined_for_every_threshold_and_reach(made: Market) -
     for day in DAYS:
         await made.bars("ALPHA:CRYPTO", as_of=day)
         await made.bars("all", as_of=day, sessions=21, threshold=0.1, members_as_of=PAST_DAY)
-    made.agree(at_least=4_000)
+    made.agree(at_least=2_000)
 
 
 async def test_breadth_is_as_defined_on_any_day(made: Market) -> None:
@@ -518,20 +522,20 @@ async def test_breadth_is_as_defined_on_any_day(made: Market) -> None:
         for key in ("all", "ALPHA:CRYPTO", "halted", "holes"):
             await made.breadth(key, as_of=day)
     await made.breadth("ALPHA", members_as_of=PAST_DAY)
-    made.agree(at_least=5_000)
+    made.agree(at_least=4_000)
 
 
 async def test_performance_of_groups_is_as_defined(made: Market) -> None:
-    for type, name in [*made.now.groupby(["type", "name"]).groups, ("CUSTOM", "nothing")]:
+    for kind, name in [*made.now.groupby(["type", "name"]).groups, ("CUSTOM", "nothing")]:
         for weighting in ("WEIGHT", "EQUAL"):
-            await made.group(type, name, weighting=weighting)
-    for type, name in [*made.now.groupby(["type", "name"]).groups][::3]:
+            await made.group(kind, name, weighting=weighting)
+    for kind, name in [*made.now.groupby(["type", "name"]).groups][::4]:
         for day in DAYS[1:]:
-            await made.group(type, name, as_of=day)
-    for type, name in made.past[PAST_DAY].groupby(["type", "name"]).groups:
-        await made.group(type, name, members_as_of=PAST_DAY)
-        await made.group(type, name, members_as_of=PAST_DAY, as_of="2023-12-29")
-    made.agree(at_least=20_000)
+            await made.group(kind, name, as_of=day)
+    for kind, name in made.past[PAST_DAY].groupby(["type", "name"]).groups:
+        await made.group(kind, name, members_as_of=PAST_DAY)
+        await made.group(kind, name, members_as_of=PAST_DAY, as_of="2023-12-29")
+    made.agree(at_least=15_000)
 
 
 async def test_performance_of_universes_is_as_defined(made: Market) -> None:
@@ -542,25 +546,24 @@ async def test_performance_of_universes_is_as_defined(made: Market) -> None:
             await made.universe(key, as_of=day)
     await made.universe("ALPHA", members_as_of=PAST_DAY)
     await made.universe("ALPHA:tech", members_as_of=PAST_DAY, as_of="2023-12-31")
-    made.agree(at_least=10_000)
+    made.agree(at_least=8_000)
 
 
 async def test_performance_and_prices_of_stocks_are_as_defined(made: Market) -> None:
     symbols = [*STOCKS_MADE, *COINS, *NEVER]
     await made.stocks(symbols)
-    await made.stocks(symbols, as_of="2023-12-31", to="2023-12-31")
+    await made.stocks(symbols[1::4], as_of="2023-12-31", to="2023-12-31")
     for day in DAYS[1:]:
         await made.stocks(symbols[16::3], as_of=day, since="2023-12-20", to=day)
     await made.stocks(symbols[17::9], since="2022-01-01", to="2030-01-01")
-    made.agree(at_least=100_000)
+    made.agree(at_least=90_000)
 
 
 # ---- a market over years, with coins that trade on the first of January
 
 
 LONG = [f"L{number}" for number in range(8)]
-YEARS_DAYS = [None, "2021-01-04", "2021-12-31", "2022-01-01", "2022-01-03", "2022-01-07", "2022-06-10", "2023-01-03", "2023-12-31",
-              "2024-01-01", "2024-01-02"]  # fmt: skip
+YEARS_DAYS = [None, "2021-12-31", "2022-01-07", "2023-01-02", "2023-01-03"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -573,6 +576,8 @@ async def years(databases: Databases, empty_template: str) -> AsyncIterator[Mark
             pd.date_range("2019-08-01", "2024-01-02") if symbol in COINS else pd.bdate_range("2019-08-01", "2024-01-02")
         )
         dates = dates[(dates.month != 1) | (dates.day != 1) | (symbol in COINS)][10 * number :]
+        # neither do coins on these two days: the session is of 2022, the day that is asked of 2023
+        dates = dates.difference(pd.to_datetime(["2023-01-01", "2023-01-02"]))
         closes = np.round(50 * np.exp(np.cumsum(chance.normal(0, 0.02, len(dates)))), 4)
         parts.append(pd.DataFrame({"symbol": symbol, "date": dates, "close": closes}))
     prices = pd.concat(parts, ignore_index=True)
@@ -678,9 +683,9 @@ async def test_bars_breadth_and_performance_of_the_real_market_are_as_defined(re
                 await real.bars("VTI", sessions=sessions, threshold=threshold, kind=kind, as_of=day)
     for universe in ("SPY", "VTI", "dow30", "IWM-sp500"):
         await real.breadth(universe, as_of=day)
-    for type, name in real.now.groupby(["type", "name"]).groups:
-        await real.group(type, name, as_of=day)
-        await real.group(type, name, as_of=day, weighting="EQUAL")
+    for kind, name in real.now.groupby(["type", "name"]).groups:
+        await real.group(kind, name, as_of=day)
+        await real.group(kind, name, as_of=day, weighting="EQUAL")
     await real.stocks(sorted(set(real.now.symbol))[::97], as_of=day, since="2023-12-01", to=day)
     real.agree(at_least=10_000)
 

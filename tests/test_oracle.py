@@ -461,16 +461,16 @@ async def test_rotation_of_a_fund_a_union_and_a_list_is_as_defined(made: Market,
 
 @pytest.mark.parametrize("day", DAYS)
 async def test_rotation_is_as_defined_on_any_day(made: Market, day: str | None) -> None:
-    for number, key in enumerate(("ALPHA", "CRYPTO:all", "GAMMA")):
+    for number, key in enumerate(("ALPHA", "CRYPTO:all")):
         for by in TYPES[number % 2 :: 2]:
             await made.rotation(key, by, as_of=day, windows=WINDOWS[::-1], tail=3)
-    made.agree(at_least=10 if day == BEFORE else 1_000)
+    made.agree(at_least=10 if day == BEFORE else 500)
 
 
 async def test_rotation_is_as_defined_of_past_members_against_a_benchmark(made: Market) -> None:
     for by in TYPES:
         await made.rotation("ALPHA", by, members_as_of=PAST_DAY)
-    for by in ("ETF", "SECTOR", "SEGMENT"):
+    for by in ("ETF", "SECTOR"):
         await made.rotation("all", by, benchmark="BETA", tail=252)
         await made.rotation("ALPHA&BETA", by, benchmark="ALPHA:CRYPTO", tail=1, weighting="EQUAL")
         await made.rotation("ALPHA", by, benchmark="GAMMA", as_of="2024-02-10")
@@ -478,7 +478,7 @@ async def test_rotation_is_as_defined_of_past_members_against_a_benchmark(made: 
     await made.rotation("all", "THEME", benchmark="nowhere")
     await made.rotation("all", "THEME", benchmark="nothing")
     await made.rotation("all", "THEME", benchmark="SECTOR/coins", tail=200)
-    made.agree(at_least=20_000)
+    made.agree(at_least=15_000)
 
 
 async def test_contributions_are_as_defined_over_every_window(made: Market) -> None:
@@ -529,13 +529,13 @@ async def test_performance_of_groups_is_as_defined(made: Market) -> None:
     for kind, name in [*made.now.groupby(["type", "name"]).groups, ("CUSTOM", "nothing")]:
         for weighting in ("WEIGHT", "EQUAL"):
             await made.group(kind, name, weighting=weighting)
-    for kind, name in [*made.now.groupby(["type", "name"]).groups][::4]:
+    for kind, name in [*made.now.groupby(["type", "name"]).groups][::6]:
         for day in DAYS[1:]:
             await made.group(kind, name, as_of=day)
     for kind, name in made.past[PAST_DAY].groupby(["type", "name"]).groups:
         await made.group(kind, name, members_as_of=PAST_DAY)
         await made.group(kind, name, members_as_of=PAST_DAY, as_of="2023-12-29")
-    made.agree(at_least=15_000)
+    made.agree(at_least=10_000)
 
 
 async def test_performance_of_universes_is_as_defined(made: Market) -> None:
@@ -554,7 +554,7 @@ async def test_performance_and_prices_of_stocks_are_as_defined(made: Market) -> 
     await made.stocks(symbols)
     await made.stocks(symbols[1::4], as_of="2023-12-31", to="2023-12-31")
     for day in DAYS[1:]:
-        await made.stocks(symbols[16::3], as_of=day, since="2023-12-20", to=day)
+        await made.stocks(symbols[16::5], as_of=day, since="2023-12-20", to=day)
     await made.stocks(symbols[17::9], since="2022-01-01", to="2030-01-01")
     made.agree(at_least=90_000)
 

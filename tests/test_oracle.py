@@ -521,6 +521,9 @@ async def test_breadth_is_as_defined_on_any_day(made: Market) -> None:
     for day in DAYS:
         for key in ("all", "ALPHA:CRYPTO", "halted", "holes"):
             await made.breadth(key, as_of=day)
+    # the tenth to twelfth session, and the twentieth: where exponential averages have just begun
+    for day in ("2022-12-22", "2022-12-23", "2022-12-26", "2023-01-06", "2023-01-09"):
+        await made.breadth("all", as_of=day)
     await made.breadth("ALPHA", members_as_of=PAST_DAY)
     made.agree(at_least=4_000)
 

@@ -16,8 +16,8 @@ from graph.returns import Floats, Places, bins, changes, directions, ema, sma
 from graph.settings import Environment
 from graph.universes import find_universe
 
-MAX_SESSIONS = 504
-"""How far back bars may go: two years."""
+MAX_SESSIONS = 480
+"""How far back bars may go: what two years hold on any exchange."""
 DEFAULT_THRESHOLD = 0.05
 
 
@@ -52,8 +52,8 @@ class Metric(StrEnum):
     """What a close is compared with: an earlier close, the open of its day (OPEN), or an average of closes up to it.
 
     DAY, WEEK, MONTH, QUARTER, HALF_YEAR and YEAR are the close 1, 5, 21, 63, 126 and 252 sessions before. EMA10 and
-    EMA20 are exponential: alpha = 2 / (n + 1), seeded by the mean of the stock's first n closes since the beginning of
-    the year before last. SMA50 and SMA200 are the mean of the closes of the last n sessions.
+    EMA20 are exponential: alpha = 2 / (n + 1), seeded by the mean of the first n closes that the stock has on sessions
+    since the beginning of the year before last. SMA50 and SMA200 are the mean of the closes of the last n sessions.
     """
 
     DAY = "DAY"
@@ -163,7 +163,7 @@ class BreadthQuery:
         Args:
             universe: A universe key.
             threshold: From which change on, a fraction, one is significant; up to 1.
-            sessions: How many sessions the changes go back; up to 504.
+            sessions: How many sessions the changes go back; up to 480.
             kind: The bins.
             as_of: The changes end with the last session on or before this day; the latest unless given.
             members_as_of: A day, in UTC: the members as that day ended; today's unless given.

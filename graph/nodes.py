@@ -139,7 +139,8 @@ class Stock(Node):
 
         Args:
             windows: The windows, each once.
-            as_of: The windows end with the last session on or before this day; the latest unless given.
+            as_of: The windows end with the last session on or before this day; unless given, on the day it was asked of
+                itself, or the latest.
 
         """
         return await measure_stock(info.context, self.symbol, windows, as_of or self.day)
@@ -151,11 +152,11 @@ class Stock(Node):
         first: Annotated[date | None, strawberry.argument(name="from")] = None,
         last: Annotated[date | None, strawberry.argument(name="to")] = None,
     ) -> list[Bar]:
-        """What it cost, session by session, oldest first.
+        """What it cost, day by day, oldest first.
 
         Args:
             first: The first day; without it the 252 last bars are given.
-            last: The last day; the latest unless given.
+            last: The last day; unless given, the day it was asked of itself, or the latest.
 
         """
         return await bars(info, self.symbol, first, last or self.day)
@@ -321,7 +322,8 @@ class Group(Node):
         Args:
             windows: The windows, each once.
             weighting: What the members count for.
-            as_of: The windows end with the last session on or before this day; the latest unless given.
+            as_of: The windows end with the last session on or before this day; unless given, on the day it was asked of
+                itself, or the latest.
 
         """
         (held,) = await holdings_of(info.context, [self.row["id"]], self.day)

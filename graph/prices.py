@@ -87,10 +87,10 @@ def why_nothing(frame: Frame, as_of: date | None) -> str:
 
 @strawberry.type
 class Bar:
-    """What a stock cost in a session; split-adjusted as far as whoever loaded it did that."""
+    """What a stock cost on a day; split-adjusted as far as whoever loaded it did that."""
 
     date: date
-    """The day of the session."""
+    """The day, which need be no session."""
     open: float | None
     """The first price; null where it is not known."""
     high: float | None

@@ -411,9 +411,9 @@ GROUP BY p.symbol;
 SELECT k.ordinal, b.*
 FROM unnest($1::text[], $2::date[], $3::date[], $4::integer[]) WITH ORDINALITY AS k (symbol, first, last, most, ordinal)
 CROSS JOIN LATERAL (
-    SELECT p.date, CASE WHEN p.open::float8 < 'Infinity' THEN p.open::float8 END AS open,
-           CASE WHEN p.high::float8 < 'Infinity' THEN p.high::float8 END AS high,
-           CASE WHEN p.low::float8 < 'Infinity' THEN p.low::float8 END AS low, p.close::float8 AS close, p.volume::float8 AS volume
+    SELECT p.date, CASE WHEN p.open > 0 AND p.open::float8 < 'Infinity' THEN p.open::float8 END AS open,
+           CASE WHEN p.high > 0 AND p.high::float8 < 'Infinity' THEN p.high::float8 END AS high,
+           CASE WHEN p.low > 0 AND p.low::float8 < 'Infinity' THEN p.low::float8 END AS low, p.close::float8 AS close, p.volume::float8 AS volume
     FROM ohlcv_daily AS p
     WHERE p.symbol = k.symbol AND p.date >= coalesce(k.first, '-infinity') AND p.date <= coalesce(k.last, 'infinity')
         AND p.close > 0 AND p.close::float8 < 'Infinity'

@@ -23,7 +23,8 @@ RELATIVE_SESSIONS = RATIO_SESSIONS + MOMENTUM_SESSIONS - 1
 """Closes on end that one point of a relative rotation takes: 83."""
 
 _BLOCK = 1_000_000  # values that are gathered at a time
-_EQUAL = 1e-12  # what rounding can make of equal numbers
+_EQUAL = 1e-12  # what rounding can make of equal numbers,
+_DECIMALS = 12  # and where it cannot be seen
 
 
 def changes(now: Floats, then: Floats) -> Floats:
@@ -70,8 +71,12 @@ class Baskets:
             block = filled[first : first + rows, self.members]
             block *= weights
             totals[first : first + rows] = np.add.reduceat(block, self.starts, axis=1)
+        sums = self._weights_there(there, weights)
+        if (weights < 0).any():
+            # such as 0.1, 0.2 and -0.3, whose sum in floats is not quite zero
+            sums[np.abs(sums) <= _EQUAL * self._weights_there(there, np.abs(weights))] = 0.0
         with np.errstate(invalid="ignore", divide="ignore"):
-            means = totals / self._weights_there(there, weights)
+            means = totals / sums
         means[~np.isfinite(means)] = np.nan
         return means
 
@@ -93,7 +98,8 @@ class Baskets:
 
 
 def ranks(values: Floats) -> list[int | None]:
-    """Rank values, the greatest first and from 1; equal ones share the better rank, NaN has none."""
+    """Rank values, the greatest first and from 1; equal ones (to 12 decimals) share the better rank, NaN has none."""
+    values = np.round(values, _DECIMALS)
     known = np.sort(values[~np.isnan(values)])
     below = np.searchsorted(known, values, side="right")
     return [
@@ -104,12 +110,21 @@ def ranks(values: Floats) -> list[int | None]:
 def contributions(change: Floats, weights: Floats) -> tuple[Floats, Floats]:
     """Give each member's share of the weight, w / sum(w) over those with both, and its contribution, share x change.
 
-    The contributions sum to the weighted change; both are NaN for members without a change or a weight.
+    The contributions sum to the weighted change; both are NaN for members without a change or a weight, and for all
+    where the weights sum to zero.
     """
     shares = np.where(np.isnan(change), np.nan, weights)
     total = np.nansum(shares)
-    shares = shares / total if total else np.full_like(shares, np.nan)
+    whole = abs(total) > _EQUAL * np.nansum(np.abs(shares))
+    shares = shares / total if whole else np.full_like(shares, np.nan)
     return shares, shares * change
+
+
+def largest(values: Floats, count: int) -> Places:
+    """Give the places of the largest values above zero, the first first; equal ones (to 12 decimals) as they come."""
+    rounded = np.round(values, _DECIMALS)
+    above = np.flatnonzero(rounded > 0)
+    return above[np.argsort(-rounded[above], kind="stable")][:count]
 
 
 def relative_rotation(returns: Floats, benchmark: Floats) -> tuple[Floats, Floats]:
@@ -186,5 +201,4 @@ def bins(change: Floats, threshold: float) -> Places:
     """
     edges = [-threshold, 0.0, threshold]
     # 95 after 100 is a change of -0.05 and not of the next number below it, which is what floats may make of it
-    rounded = np.round(change, 12)
-    return np.searchsorted(np.round(edges, 12), rounded, side="right")
+    return np.searchsorted(np.round(edges, _DECIMALS), np.round(change, _DECIMALS), side="right")

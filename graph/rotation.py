@@ -35,6 +35,7 @@ from graph.returns import (
     Places,
     changes,
     contributions,
+    largest,
     relative_rotation,
 )
 from graph.settings import Environment
@@ -238,9 +239,8 @@ class RotationRow:
         rotation = self.rotation
         change = change_over(rotation.frame, rotation.session, window or Window.DAY, self.basket.columns)
         shares, parts = contributions(change, self.basket.weights)
-        known = np.flatnonzero(sign * parts > 0)
         # equal ones by symbol, which is the order they come in
-        first = known[np.argsort(-sign * parts[known], kind="stable")][:top]
+        first = largest(sign * parts, top)
         keys = [(self.symbols[place], rotation.environment) for place in first]
         answers = await info.context.every("stocks", keys, as_of=rotation.members_as_of)
         return [
@@ -274,7 +274,7 @@ class SectorRotation:
     ungrouped: int
     """How many members lie in no group of the type."""
     rows: list[RotationRow]
-    """The groups that hold any: the best of the first window first, then by name."""
+    """The groups that hold any: the best of the first window first, then by name; none where there are no prices."""
 
 
 @strawberry.type

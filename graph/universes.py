@@ -105,7 +105,8 @@ class Universe:
         Args:
             windows: The windows, each once.
             weighting: What the members count for.
-            as_of: The windows end with the last session on or before this day; the latest unless given.
+            as_of: The windows end with the last session on or before this day; unless given, on the day it was asked of
+                itself, or the latest.
 
         """
         held = await holdings_in(info.context, self)

@@ -221,7 +221,7 @@ def stock_performance(seen: View, symbol: str, windows: Iterable[str]) -> list[F
 
 
 def bars_of_stock(prices: pd.DataFrame, symbol: str, since: str | None = None, to: str | None = None) -> list[Found]:
-    """What it cost: the bars that have a close."""
+    """What it cost: the bars that have a close; what is not above zero is no price."""
     rows = prices[(prices.symbol == symbol) & known(prices.close)].sort_values("date")
     if to is not None:
         rows = rows[rows.date <= pd.Timestamp(to)]
@@ -229,7 +229,10 @@ def bars_of_stock(prices: pd.DataFrame, symbol: str, since: str | None = None, t
     names = ("open", "high", "low", "close", "volume")
     return [
         {"date": day_of(day)}
-        | {name: float(value) if np.isfinite(value) else None for name, value in zip(names, values, strict=True)}
+        | {
+            name: float(value) if np.isfinite(value) and (value > 0 or name == "volume") else None
+            for name, value in zip(names, values, strict=True)
+        }
         for day, *values in rows[["date", *names]].itertuples(index=False, name=None)
     ]
 

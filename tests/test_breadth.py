@@ -75,8 +75,8 @@ async def test_breadth_counts_what_it_could_measure(priced: Ask) -> None:
     [
         ("threshold: -0.1", "threshold: -0.1 is not between 0 and 1; 0.05 is 5 %."),
         ("threshold: 5", "threshold: 5.0 is not between 0 and 1; 0.05 is 5 %."),
-        ("sessions: 0", "sessions: 0 is not between 1 and 504."),
-        ("sessions: 505", "sessions: 505 is not between 1 and 504."),
+        ("sessions: 0", "sessions: 0 is not between 1 and 480."),
+        ("sessions: 481", "sessions: 481 is not between 1 and 480."),
     ],
 )
 async def test_bars_asked_wrongly_are_told(priced: Ask, arguments: str, message: str) -> None:

@@ -13,7 +13,6 @@ from graph.context import Holdings, Operation, Runtime
 from graph.database import Database
 from graph.endpoint import GraphQLEndpoint
 from graph.errors import DatabaseUnavailable
-from graph.frame import Frame
 from graph.freshness import Freshness
 from graph.keys import GroupName
 from graph.memo import Memo
@@ -51,14 +50,8 @@ async def open_runtime(settings: Settings, *, listen: bool = True) -> AsyncItera
                 serve_stale=stale,
             ),
             # in this process alone: a Redis would have to send all of it each time
-            frames=Memo(
-                "frames",
-                freshness,
-                lambda frame: Frame(*frame),
-                family="prices",
-                serve_stale=stale,
-                max_bytes=FRAME_BYTES,
-            ),
+            frames=Memo("frames", freshness, family="prices", serve_stale=stale, max_bytes=FRAME_BYTES),
+            reading_prices=asyncio.Lock(),
         )
         listening = asyncio.create_task(freshness.listen(database)) if listen else None
         try:

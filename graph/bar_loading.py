@@ -16,7 +16,7 @@ import asyncpg
 from graph.bars import OPTIONAL, Bars, PriceFile
 from graph.database import Connection
 from graph.errors import DatabaseUnavailable, InputFileError, StockgraphError
-from graph.loading import copied, refusal
+from graph.loading import LISTED, Listed, copied, refusal
 from graph.sheets import MAX_ERRORS, Errors, Progress, shown
 
 _ROWS_BETWEEN = 2_000  # two messages to the database
@@ -80,7 +80,7 @@ SELECT min(file), min(line), symbol, date, max(open), max(high), max(low), max(c
 FROM gone GROUP BY symbol, date"""
 
 _SPAN = """
-SELECT (SELECT count(*) FROM (SELECT DISTINCT symbol FROM pg_temp.stockgraph_bars) AS s) AS symbols,
+SELECT ARRAY(SELECT DISTINCT symbol COLLATE "C" FROM pg_temp.stockgraph_bars ORDER BY 1) AS symbols,
        min(date) AS first, max(date) AS last
 FROM pg_temp.stockgraph_bars"""
 
@@ -121,7 +121,8 @@ class PricesDiff:
     """That were loaded."""
     rows: int
     """Bars in them; what several files have alike counts in each."""
-    symbols: int
+    symbols: Listed[str]
+    """Whose bars they are, so that a file's name that was taken for one is seen."""
     first: date | None
     last: date | None
     """The days of the bars; None where there is none."""
@@ -236,7 +237,7 @@ async def _load(
     diff = PricesDiff(
         files=len(kept),
         rows=rows,
-        symbols=span["symbols"],
+        symbols=Listed(len(span["symbols"]), tuple(span["symbols"][:LISTED])),
         first=span["first"],
         last=span["last"],
         added=added,

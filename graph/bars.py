@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from graph.holdings import check_symbol
 from graph.sheets import Errors, Progress, Row, State, columns_of, quoted, read_rows
-from graph.vendors import misfit, spell
+from graph.vendors import dotted, misfit, spell
 
 OPTIONAL = ("open", "high", "low", "volume")
 """Columns that a file of prices may lack."""
@@ -153,7 +153,7 @@ class Bars:
 
 @lru_cache(maxsize=20_000)
 def _symbol(written: str) -> str:
-    symbol = written.upper()
+    symbol = dotted(written.upper())
     check_symbol(symbol)
     return symbol
 

@@ -1,5 +1,6 @@
 """Breadth: how many members of a universe rose and fell, how far, and against what."""
 
+import asyncio
 from collections.abc import Iterator
 from datetime import date
 from enum import StrEnum
@@ -11,7 +12,7 @@ from graph.context import Info
 from graph.errors import InvalidArgument
 from graph.frame import Frame
 from graph.performance import MEMBERS_A_CHARGE, Window, change_over, share
-from graph.prices import frame_for, why_nothing
+from graph.prices import frame_for, note
 from graph.returns import Floats, Places, bins, changes, directions, ema, sma
 from graph.settings import Environment
 from graph.universes import find_universe
@@ -188,7 +189,7 @@ class BreadthQuery:
             return ThresholdBars(
                 as_of=None,
                 from_=None,
-                note=why_nothing(frame, as_of),
+                note=note(frame, session, as_of),
                 members=members,
                 priced=0,
                 coverage=0.0,
@@ -204,7 +205,7 @@ class BreadthQuery:
         return ThresholdBars(
             as_of=frame.date_of(session),
             from_=frame.date_of(session - sessions) if sessions <= session else None,
-            note=None,
+            note=note(frame, session, as_of),
             members=members,
             priced=len(change),
             coverage=share(len(change), members),
@@ -241,14 +242,16 @@ class BreadthQuery:
         session = frame.session(as_of)
         if session is None:
             return Breadth(
-                as_of=None, note=why_nothing(frame, as_of), members=members, priced=0, coverage=0.0, metrics=[]
+                as_of=None, note=note(frame, session, as_of), members=members, priced=0, coverage=0.0, metrics=[]
             )
+        # whoever waits goes first: what follows takes a while, and a query may ask for many of it
+        await asyncio.sleep(0)
         columns = frame.columns_of(found.symbols)
         columns = columns[columns >= 0]
         priced = frame.priced(session, columns)
         return Breadth(
             as_of=frame.date_of(session),
-            note=None,
+            note=note(frame, session, as_of),
             members=members,
             priced=priced,
             coverage=share(priced, members),

@@ -291,7 +291,8 @@ def _prices_as_text(prices: PricesDiff, *, dry_run: bool) -> str:
     counts = f"{prices.added:,} added, {prices.changed:,} changed, {prices.unchanged:,} unchanged"
     left_out = f", {prices.left_out:,} rows without a close left out" if prices.left_out else ""
     written = "; a dry run, nothing was written" if dry_run else ""
-    return f"prices: {prices.rows:,} bars of {prices.symbols:,} symbols{days}: {counts}{left_out}{written}"
+    symbols = f"{prices.symbols.total:,} symbols ({_few(prices.symbols.first, prices.symbols.total)})"
+    return f"prices: {prices.rows:,} bars of {symbols}{days}: {counts}{left_out}{written}"
 
 
 def _weight(weight: Decimal | None) -> str:

@@ -66,6 +66,8 @@ class Runtime:
     """The members of some groups, by their ids."""
     frames: Memo[Frame]
     """The closes of some years, by the last of them; `latest` for those that end in the last session."""
+    reading_prices: asyncio.Lock
+    """Held while closes are read."""
 
 
 class _Attempt:
@@ -87,13 +89,13 @@ class _Attempt:
     def in_snapshot(self) -> bool:
         return self._one_at_a_time is not None
 
-    async def read(self, statement: str, *arguments: Any, as_of: date | None = None) -> Reading:
+    async def read(self, statement: str, *arguments: Any, **options: Any) -> Reading:
         if self._one_at_a_time is None:
-            return await self._operation.read(statement, *arguments, as_of=as_of)
+            return await self._operation.read(statement, *arguments, **options)
         async with self._one_at_a_time:
             if self._connection is None:
                 self._connection = await self._resources.enter_async_context(self._operation.database.snapshot())
-            return await self._operation.read(statement, *arguments, as_of=as_of, connection=self._connection)
+            return await self._operation.read(statement, *arguments, **options, connection=self._connection)
 
     def loader(self, statement: str, as_of: date | None) -> DataLoader[Key, Answer]:
         loader = self._loaders.get((statement, as_of))
@@ -175,13 +177,13 @@ class Operation:
         return timestamp and timestamp.replace(tzinfo=self._zone).astimezone(UTC)
 
     async def read(
-        self, statement: str, *arguments: Any, as_of: date | None = None, connection: "Connection | None" = None
+        self, statement: str, *arguments: Any, connection: "Connection | None" = None, **options: Any
     ) -> Reading:
-        """Send a statement by its name, about now or about how a day ended."""
+        """Send a statement by its name; the options are those of `Database.fetch`."""
         self.statements.append(statement)
         freshness = self.runtime.freshness
         reading = await self.database.fetch(
-            statement, *arguments, stamped=freshness.tracked, as_of=as_of, connection=connection
+            statement, *arguments, stamped=freshness.tracked, connection=connection, **options
         )
         if connection is None:
             freshness.observe(reading)

@@ -184,18 +184,22 @@ class Database:
         stamped: bool,
         as_of: date | None = None,
         connection: "Connection | None" = None,
+        seconds: float = STATEMENT_SECONDS,
     ) -> Reading:
-        """Run a statement by its name, on a connection of the pool where none is given.
+        """Run a statement by its name, on a connection of the pool where none is given, for so long at most.
 
         With a day it reads groups and memberships as that day ended.
         """
         if connection is None:
             async with self.connection() as borrowed:
-                return await self.fetch(statement, *arguments, stamped=stamped, as_of=as_of, connection=borrowed)
+                return await self.fetch(
+                    statement, *arguments, stamped=stamped, as_of=as_of, connection=borrowed, seconds=seconds
+                )
         sent = time.monotonic()
         with answered():
             days = () if as_of is None else (as_of,)
-            rows = await connection.fetch(_TEXTS[statement, stamped, as_of is not None], *arguments, *days)
+            text = _TEXTS[statement, stamped, as_of is not None]
+            rows = await connection.fetch(text, *arguments, *days, timeout=seconds)
         if not stamped:
             return Reading(rows, None, sent)
         groups, prices = rows[0]["groups_generation"], rows[0]["prices_generation"]

@@ -41,6 +41,8 @@ class Frame(NamedTuple):
     """Whether each close is above (1), at (0) or below (-1) its day's open; NO_OPEN where one of them is missing."""
     year: int = 0
     """The last of the years that it is of."""
+    database: str = ""
+    """Which one it was read from."""
     changes: Mapping[str, int] = MappingProxyType({})
     """How often the prices of each month (`prices 2024-03`) had changed; months that never had are left out."""
 
@@ -100,7 +102,10 @@ class Frame(NamedTuple):
         there = np.bincount(offset) > 0
         before = np.searchsorted(self.days[outside], np.datetime64(first, "D"))
         all_days = np.insert(self.days[outside], before, np.datetime64(first, "D") + np.flatnonzero(there))
-        columns = dict(self.columns)
+        # the columns of stocks that have no close any more go
+        lasting = np.flatnonzero(~np.isnan(self.closes[outside, :-1]).all(axis=0))
+        old = list(self.columns)
+        columns = {old[column]: place for place, column in enumerate(lasting)}
         for symbol, _ in symbols:
             columns.setdefault(symbol, len(columns))
         if len(all_days) * len(columns) > MAX_CELLS:
@@ -110,10 +115,9 @@ class Frame(NamedTuple):
             )
         shape = len(all_days), len(columns) + 1
         whole, intraday = np.full(shape, np.nan), np.full(shape, NO_OPEN, np.int8)
-        width = len(self.columns)
         kept = np.searchsorted(all_days, self.days[outside])
-        whole[kept, :width] = self.closes[outside, :width]
-        intraday[kept, :width] = self.intraday[outside, :width]
+        whole[kept, : len(lasting)] = self.closes[np.ix_(outside, lasting)]
+        intraday[kept, : len(lasting)] = self.intraday[np.ix_(outside, lasting)]
         at = (
             before + (np.cumsum(there) - 1)[offset],
             np.repeat([columns[symbol] for symbol, _ in symbols], [count for _, count in symbols]).astype(np.intp),
@@ -145,14 +149,16 @@ def _columns(rows: Iterable[Series]) -> tuple[list[tuple[str, int]], npt.NDArray
 def sessions_of(present: npt.NDArray[np.bool_]) -> Places:
     """Say which days are sessions, of days x symbols that have a close.
 
-    The first is; then each on which at least half of the symbols of the session before have one.
+    The first is; then each on which at least half of the symbols of the session before have one. Where those have
+    ended, a day on which twice as many others have one begins anew.
     """
     sessions: list[int] = []
     before, needed = np.zeros(present.shape[1], bool), np.intp(0)
     for day, there in enumerate(present):
-        if 2 * np.count_nonzero(there & before) >= needed:
+        count = np.count_nonzero(there)
+        if 2 * np.count_nonzero(there & before) >= needed or count >= 2 * needed:
             sessions.append(day)
-            before, needed = there, np.count_nonzero(there)
+            before, needed = there, count
     return np.array(sessions, np.intp)
 
 

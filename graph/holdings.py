@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from graph.errors import InputFileError
 from graph.sheets import Errors, NotHoldings, Progress, Row, columns_of, quoted, read_rows, shown
-from graph.vendors import HEADER_WITHIN, Entry, find_table, misfit
+from graph.vendors import HEADER_WITHIN, Entry, dotted, find_table, misfit
 
 TYPES = ("ETF", "THEME", "SECTOR", "SEGMENT", "CUSTOM", "UNIVERSE")
 MAX_SYMBOL = 50
@@ -411,7 +411,7 @@ def _members(errors: Errors, rows: Iterable[Row], columns: Mapping[str, int]) ->
         if reason := misfit(fields, width):
             errors.add(line, reason)
             continue
-        symbol = fields[symbol_at].upper()
+        symbol = dotted(fields[symbol_at].upper())
         try:
             check_symbol(symbol)
         except ValueError as error:

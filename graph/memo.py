@@ -69,7 +69,7 @@ class Memo(Generic[Value]):
         self,
         name: str,
         freshness: Freshness,
-        thaw: Callable[[Any], Value],
+        thaw: Callable[[Any], Value] | None = None,
         *,
         family: Family = "groups",
         redis_url: str | None = None,
@@ -188,7 +188,7 @@ class Memo(Generic[Value]):
             return entry
         text = await self._try(self._cache.get(f"{generation}:{key}", namespace=self._namespace()))
         try:
-            return None if text is None else _Entry(generation, self._thaw(orjson.loads(text)))
+            return None if text is None or self._thaw is None else _Entry(generation, self._thaw(orjson.loads(text)))
         except (orjson.JSONDecodeError, TypeError, ValueError):
             return None
 

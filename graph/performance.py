@@ -159,7 +159,6 @@ def measure(
     if session is None or not baskets:
         return [[_unmeasured(window, basket) for window in windows] for basket in baskets]
     columns, laid = Baskets.of([(basket.columns, basket.weights) for basket in baskets]).compact()
-    sessions = [_back(frame, window, session) for window in windows]
     values = np.array([change_over(frame, session, window, columns) for window in windows])
     means, priced = laid.mean(values), laid.tally(~np.isnan(values))
     advancers, decliners = laid.tally(values > 0), laid.tally(values < 0)
@@ -168,7 +167,7 @@ def measure(
     if ranked and session >= RANK_SESSIONS:
         earlier = np.array([change_over(frame, session - RANK_SESSIONS, window, columns) for window in windows])
         before = [ranks(each) for each in laid.mean(earlier)]
-    to, begins = frame.date_of(session), [frame.date_of(session - n) if n <= session else None for n in sessions]
+    spans = [_span(frame, window, session) for window in windows]
 
     def change(place: int, basket: Basket, at: int) -> WindowChange:
         measured, up, down = int(priced[at, place]), int(advancers[at, place]), int(decliners[at, place])
@@ -177,9 +176,9 @@ def measure(
         former = before[at][place] if before else None
         return WindowChange(
             window=windows[at],
-            sessions=sessions[at],
-            from_=begins[at],
-            to=to,
+            sessions=spans[at][0],
+            from_=spans[at][1],
+            to=spans[at][2],
             change=None if math.isnan(mean) else mean,
             weighting=basket.weighting,
             members=len(basket.columns),
@@ -196,14 +195,31 @@ def measure(
     return [[change(place, basket, at) for at in range(len(windows))] for place, basket in enumerate(baskets)]
 
 
-def _back(frame: Frame, window: Window, session: int) -> int:
-    """Say how many sessions a window goes back from one of them."""
+def _length(frame: Frame, window: Window, session: int) -> int:
+    """Say how many sessions a window that ends with one of them is."""
     return _SESSIONS.get(window) or session + 1 - frame.first_of_year(session)
+
+
+def _begin(frame: Frame, window: Window, session: int) -> int | None:
+    """Give the session that a window begins from; None where there is none."""
+    begin = session - _length(frame, window, session)
+    if begin < 0 or (window is Window.YTD and frame.date_of(begin).year != frame.date_of(session).year - 1):
+        return None
+    return begin
+
+
+def _span(frame: Frame, window: Window, session: int) -> tuple[int, date | None, date]:
+    """Give how many sessions a window is, the day that it begins from, if there is one, and the one that it ends on."""
+    begin = _begin(frame, window, session)
+    return _length(frame, window, session), None if begin is None else frame.date_of(begin), frame.date_of(session)
 
 
 def change_over(frame: Frame, session: int, window: Window, columns: Places) -> Floats:
     """Give how far stocks have come over a window that ends with a session, NaN where a close is missing."""
-    return changes(frame.close(session, columns), frame.close(session - _back(frame, window, session), columns))
+    begin = _begin(frame, window, session)
+    if begin is None:
+        return np.full(len(columns), np.nan)
+    return changes(frame.close(session, columns), frame.close(begin, columns))
 
 
 def _unmeasured(window: Window, basket: Basket) -> WindowChange:
@@ -246,9 +262,19 @@ async def measure_stock(
 ) -> list[PriceChange]:
     """Measure a stock over windows that end with the last session on or before a day, or of all."""
     frame = await frame_for(operation, as_of)
-    alone = Basket(frame.columns_of([symbol]), np.ones(1), Weighting.EQUAL)
-    (measured,) = measure(frame, frame.session(as_of), [alone], distinct(windows))
-    return [
-        PriceChange(window=each.window, sessions=each.sessions, from_=each.from_, to=each.to, change=each.change)
-        for each in measured
-    ]
+    session, column = frame.session(as_of), frame.columns_of([symbol])
+    asked = distinct(windows)
+    operation.charge(len(asked))
+    measured = []
+    for window in asked:
+        sessions, begin, end = _SESSIONS.get(window, 0), None, None
+        change = math.nan
+        if session is not None:
+            sessions, begin, end = _span(frame, window, session)
+            change = float(change_over(frame, session, window, column)[0])
+        measured.append(
+            PriceChange(
+                window=window, sessions=sessions, from_=begin, to=end, change=None if math.isnan(change) else change
+            )
+        )
+    return measured

@@ -1,7 +1,7 @@
 """Prices: which closes an operation computes with, how they come into memory and stay fresh there, and bars by date."""
 
 import asyncio
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
 import strawberry
@@ -20,7 +20,12 @@ MAX_BARS = 5_000
 DEFAULT_BARS = 252
 """Bars that are given where no first day is."""
 
+READING_SECONDS = 60.0
+"""How long a year of closes may take to be read; a request does not wait as long, and the next finds them."""
+
 _LATEST = "latest"
+_NO_MONTH = "prices all"
+_LONG = timedelta(days=7)  # after the last session: no weekend and no holidays
 
 
 async def frame_for(operation: Operation, as_of: date | None) -> Frame:
@@ -34,18 +39,24 @@ async def frame_for(operation: Operation, as_of: date | None) -> Frame:
 
 
 async def _load(operation: Operation, name: str, year: int | None) -> Remembered[Frame]:
-    before = await operation.runtime.frames.last(name) or EMPTY
+    runtime = operation.runtime
     async with operation.snapshot() as read:
-        last = await read("last_price_day")
-        day = last.rows[0]["day"]
-        tracked = last.generation is not None
+        (table,), generation, _ = await read("price_table")
         frame = EMPTY
-        if day:
-            frame = await _read(read, before, year or day.year, tracked=tracked)
-        if day and year is None and len(frame.sessions) and (ends := frame.date_of(-1).year) < day.year:
-            # where most stocks have ended and a few go on, the days of those are no sessions
-            frame = await _read(read, before, ends, tracked=tracked)
-    return Remembered(frame, last.generation)
+        # who comes while it is read reads no more than what changed meanwhile; inside of the snapshot, since whoever
+        # waits must not have the last connection, which the other needs
+        async with runtime.reading_prices:
+            before = await runtime.frames.last(name) or EMPTY
+            if before.database != table["database"]:
+                before = EMPTY
+            day = (await read("last_price_day")).rows[0]["day"] if table["there"] else None
+            if day:
+                tracked = generation is not None
+                frame = await _read(read, before, year or day.year, tracked=tracked)
+                if year is None and len(frame.sessions) and (ends := frame.date_of(-1).year) < day.year:
+                    # where most stocks have ended and a few go on, the days of those are no sessions
+                    frame = await _read(read, before, ends, tracked=tracked)
+    return Remembered(frame._replace(database=table["database"]), generation)
 
 
 async def _read(read: Read, before: Frame, year: int, *, tracked: bool) -> Frame:
@@ -53,36 +64,40 @@ async def _read(read: Read, before: Frame, year: int, *, tracked: bool) -> Frame
     months = [date(each, month, 1) for each in range(year - YEARS_BEFORE, year + 1) for month in range(1, 13)]
     names = {f"prices {month:%Y-%m}": month for month in months}
     changes = {row["family"]: row["changes"] for row in (await read("price_changes")).rows} if tracked else {}
-    changes = {name: count for name, count in changes.items() if name in names or name == "prices all"}
-    if tracked and before.year == year and before.changes.get("prices all") == changes.get("prices all"):
+    changes = {name: count for name, count in changes.items() if name in names or name == _NO_MONTH}
+    frame = EMPTY
+    if tracked and before.year == year and before.changes.get(_NO_MONTH) == changes.get(_NO_MONTH):
         frame = before
         months = [month for name, month in names.items() if before.changes.get(name) != changes.get(name)]
-    else:
-        frame = EMPTY
     if months:
         first, last = months[0], months[-1]
         until = date(last.year + last.month // 12, last.month % 12 + 1, 1)
-        # year by year, since a statement has only so much time
-        ends = [
-            first,
-            *(date(each, 1, 1) for each in range(first.year + 1, until.year + 1) if date(each, 1, 1) < until),
-            until,
-        ]
+        # a year at a time, since each takes another turn through the table, and all at once too much memory there
+        starts = [month for month in names.values() if first <= month < until][::12]
         rows: list[Row] = []
-        for start, end in pairwise(ends):
-            rows += (await read("closes", start, end)).rows
-        # not on the event loop, which others wait for meanwhile
+        for start, end in pairwise([*starts, until]):
+            rows += (await read("closes", start, end, seconds=READING_SECONDS)).rows
         series = ((row["symbol"], row["days"], row["closes"], row["opens"]) for row in rows)
+        # not on the event loop, which others wait for meanwhile
         frame = await asyncio.to_thread(frame.replaced, first, until, series)
     return frame._replace(year=year, changes=changes)
 
 
-def why_nothing(frame: Frame, as_of: date | None) -> str:
-    """Say why there is no session on or before a day, and what to do."""
+def note(frame: Frame, session: int | None, as_of: date | None) -> str | None:
+    """Say why there is no session on or before a day, or that it is long before the last prices, and what to do."""
     load = "`stockgraph load` loads files of symbol,date,open,high,low,close,volume, or as Yahoo and Nasdaq write them"
-    if as_of is None or not frame.year:
-        return f"There are no prices; {load}."
-    return f"There are no prices of {as_of} or of the two years before it; {load}."
+    if session is None:
+        if as_of is None or not frame.year:
+            return f"There are no prices; {load}."
+        return f"There are no prices of {as_of} or of the two years before it; {load}."
+    last: date = frame.days[-1].item()
+    ended = frame.date_of(session)
+    if as_of is None and last - ended > _LONG:
+        return (
+            f"The last session is {ended}: on the days after it, up to {last} at least, fewer than half of its stocks"
+            " have a close; see that the prices are whole."
+        )
+    return None
 
 
 @strawberry.type
@@ -105,7 +120,13 @@ class Bar:
 
 async def bars(info: Info, symbol: str, first: date | None, last: date | None) -> list[Bar]:
     """Give the bars of a stock between two days; LimitExceeded where they are too many."""
-    rows = await info.context.many("bars", symbol, first, last, DEFAULT_BARS if first is None else MAX_BARS + 1)
+    operation = info.context
+    # reserved before all of them are read, and counted after
+    until = last or datetime.now(UTC).date()
+    most = DEFAULT_BARS if first is None else min(MAX_BARS, max(0, (until - first).days + 1))
+    operation.charge(most)
+    rows = await operation.many("bars", symbol, first, last, DEFAULT_BARS if first is None else MAX_BARS + 1)
+    operation.charge(-most)
     if len(rows) > MAX_BARS:
         raise LimitExceeded(f"{symbol} has more than {MAX_BARS:,} prices since {first}; give a later `from` or a `to`.")
     return [

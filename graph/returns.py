@@ -28,8 +28,11 @@ _DECIMALS = 12  # and where it cannot be seen
 
 
 def changes(now: Floats, then: Floats) -> Floats:
-    """Give (now - then) / then."""
-    return (now - then) / then
+    """Give (now - then) / then; missing where that is beyond all numbers."""
+    with np.errstate(over="ignore"):
+        change = (now - then) / then
+    change[np.isinf(change)] = np.nan
+    return change
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """Sector rotation: which groups of a universe lead, which turn, and the stocks that make them do it."""
 
+import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import strawberry
@@ -28,7 +29,7 @@ from graph.performance import (
     share,
     weigh,
 )
-from graph.prices import frame_for, why_nothing
+from graph.prices import frame_for, note
 from graph.returns import (
     RELATIVE_SESSIONS,
     Baskets,
@@ -47,6 +48,8 @@ DEFAULT_TOP = 5
 MAX_TAIL = 252
 """Points of a tail."""
 DEFAULT_TAIL = 21
+MEMBER_SESSIONS_A_CHARGE = 500
+"""Members x sessions that are computed with at the price of one object of the answer."""
 HIGH = 100.0
 """From here on a ratio or momentum is high."""
 
@@ -60,6 +63,9 @@ class Quadrant(StrEnum):
     LAGGING = "LAGGING"
     IMPROVING = "IMPROVING"
 
+
+_Point: TypeAlias = tuple[date, float, float]
+"""A session, the ratio and the momentum."""
 
 _QUADRANTS = {
     (True, True): Quadrant.LEADING,
@@ -99,7 +105,7 @@ class RelativeRotation:
     place: strawberry.Private[int]
 
     @strawberry.field
-    def tail(self, info: Info, sessions: int | None = DEFAULT_TAIL) -> list[RelativePoint]:
+    async def tail(self, sessions: int | None = DEFAULT_TAIL) -> list[RelativePoint]:
         """Where it stood in the last sessions, oldest first; those without the 83 sessions each takes are left out.
 
         Args:
@@ -109,8 +115,10 @@ class RelativeRotation:
         sessions = DEFAULT_TAIL if sessions is None else sessions
         if not 1 <= sessions <= MAX_TAIL:
             raise InvalidArgument(f"sessions: {sessions} is not between 1 and {MAX_TAIL}.")
-        points = self.relative.points(info.context, sessions)
-        return [RelativePoint(date=day, ratio=ratio, momentum=momentum) for day, ratio, momentum in points[self.place]]
+        return [
+            RelativePoint(date=day, ratio=ratio, momentum=momentum)
+            for day, ratio, momentum in await self.relative.points(self.place, sessions)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,20 +135,27 @@ class _Rotation:
 class _Relative:
     """The relative rotations of all rows, computed together when the first is asked for."""
 
-    def __init__(self, frame: Frame, session: int, rows: Sequence[Basket], benchmark: Basket) -> None:
+    def __init__(self, operation: Operation, frame: Frame, session: int, baskets: Sequence[Basket]) -> None:
+        """The last of the baskets is the benchmark."""
+        self._operation = operation
         self._frame = frame
         self._session = session
-        self._baskets = [(basket.columns, basket.weights) for basket in (*rows, benchmark)]
-        self._points: dict[int, list[list[tuple[date, float, float]]]] = {}
+        self._baskets = [(basket.columns, basket.weights) for basket in baskets]
+        self._series: dict[int, asyncio.Future[list[list[_Point]]]] = {}
 
-    def points(self, operation: Operation, count: int) -> list[list[tuple[date, float, float]]]:
-        """Give for each row its last points that are known: session, ratio, momentum."""
-        if count not in self._points:
-            operation.charge(sum(len(columns) for columns, _ in self._baskets) // MEMBERS_A_CHARGE)
-            self._points[count] = self._compute(count)
-        return self._points[count]
+    async def points(self, row: int, count: int) -> list[_Point]:
+        """Give those of a row's last sessions that are known."""
+        most = DEFAULT_TAIL if count <= DEFAULT_TAIL else MAX_TAIL
+        if most not in self._series:
+            members = sum(len(columns) for columns, _ in self._baskets)
+            self._operation.charge(members * (RELATIVE_SESSIONS + most) // MEMBER_SESSIONS_A_CHARGE)
+            # not on the event loop, which others wait for meanwhile
+            self._series[most] = asyncio.ensure_future(asyncio.to_thread(self._compute, most))
+        series = await asyncio.shield(self._series[most])
+        since = self._frame.date_of(max(0, self._session + 1 - count))
+        return [point for point in series[row] if point[0] >= since]
 
-    def _compute(self, count: int) -> list[list[tuple[date, float, float]]]:
+    def _compute(self, count: int) -> list[list[_Point]]:
         columns, laid = Baskets.of(self._baskets).compact()
         closes = self._frame.history(self._session, RELATIVE_SESSIONS + count - 1, columns)
         daily = laid.mean(changes(closes[1:], closes[:-1]))
@@ -196,13 +211,13 @@ class RotationRow:
     rotation: strawberry.Private["_Rotation"]
 
     @strawberry.field
-    def relative(self, info: Info) -> RelativeRotation | None:
+    async def relative(self) -> RelativeRotation | None:
         """How strong it is against the benchmark; null with fewer than 83 sessions, or one without prices."""
         relative = self.rotation.relative
-        points = relative.points(info.context, DEFAULT_TAIL)[self.place]
-        if not points or points[-1][0] != self.rotation.frame.date_of(self.rotation.session):
+        points = await relative.points(self.place, 1)
+        if not points:
             return None
-        _, ratio, momentum = points[-1]
+        ((_, ratio, momentum),) = points
         quadrant = _QUADRANTS[ratio >= HIGH, momentum >= HIGH]
         return RelativeRotation(ratio=ratio, momentum=momentum, quadrant=quadrant, relative=relative, place=self.place)
 
@@ -322,6 +337,8 @@ class RotationQuery:
             for each in await group_names(operation, named, members_as_of)
             if each.type == (by or GroupType.SECTOR)
         ]
+        # whoever waits goes first: what follows takes a while, and a query may ask for many of it
+        await asyncio.sleep(0)
         columns = frame.columns_of(held.symbols)
         parts = _parts(
             held,
@@ -336,13 +353,13 @@ class RotationQuery:
         if session is not None:
             compared = columns if against is held else frame.columns_of(against.symbols)
             compared_with = Basket(compared, *weigh(against, weighting or Weighting.WEIGHT))
-            relative = _Relative(frame, session, [part.basket for part in parts], compared_with)
+            relative = _Relative(operation, frame, session, [*(part.basket for part in parts), compared_with])
             rotation = _Rotation(frame, session, relative, named, members_as_of)
             rows = await _rows(operation, rotation, parts, distinct(windows))
         priced = 0 if session is None else frame.priced(session, columns)
         return SectorRotation(
             as_of=None if session is None else frame.date_of(session),
-            note=why_nothing(frame, as_of) if session is None else None,
+            note=note(frame, session, as_of),
             universe=found,
             members=len(held.symbols),
             priced=priced,

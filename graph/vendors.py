@@ -116,6 +116,7 @@ _NAMES = (
 _NO_TICKER = re.compile(r"|-+|NAN|#?N/A|NONE")
 _FUTURES = re.compile(r"[A-Z]{2,4}[FGHJKMNQUVXZ]\d{1,2}")
 _EXPIRY = re.compile(r"\b(JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC) ?'?\d{2}\b")
+_CLASS = re.compile("[A-Z]{1,5}-[A-Z]")
 _OPTION = re.compile(r"\w+ *\d{6}[CP]\d+")
 
 # Classes of shares on American exchanges that some vendors write without a separator. Other symbols that end so, such
@@ -324,7 +325,12 @@ def spell(ticker: str, exchange: str = "", currency: str = "") -> tuple[str, boo
         return f"{local.zfill(4) if suffix == 'HK' else local}.{suffix}", True
     if ticker[-1:] in _CLASSES.get(ticker[:-1], ()):
         return f"{ticker[:-1]}.{ticker[-1]}", True
-    return re.sub(r"[\s/]+", ".", re.sub(r"^([A-Z]{1,5})-([A-Z])$", r"\1.\2", ticker)), True
+    return re.sub(r"[\s/]+", ".", dotted(ticker)), True
+
+
+def dotted(symbol: str) -> str:
+    """Write a class of shares after a dot, as in BRK.B for BRK-B."""
+    return f"{symbol[:-2]}.{symbol[-1]}" if symbol[-2:-1] == "-" and _CLASS.fullmatch(symbol) else symbol
 
 
 @lru_cache(maxsize=256)

@@ -44,12 +44,12 @@ def known(values: pd.Series) -> pd.Series:
 
 
 def sessions_of(closes: pd.DataFrame) -> list[pd.Timestamp]:
-    """The days on which half of those have a close that have one on the session before; the first day is one."""
+    """The days on which half of those have a close that have one on the session before, or twice as many others."""
     sessions: list[pd.Timestamp] = []
     before: set[str] = set()
     for day, rows in closes.groupby("date"):
         here = set(rows.symbol)
-        if 2 * len(before & here) >= len(before):
+        if 2 * len(before & here) >= len(before) or len(here) >= 2 * len(before):
             sessions.append(day)
             before = here
     return sessions

@@ -18,6 +18,7 @@ from graph.bar_loading import PricesDiff, PricesRefused, load_bars
 from graph.database import Connection
 from graph.errors import DatabaseUnavailable
 from graph.folders import read_paths
+from graph.loading import Listed
 
 VENDOR_FILES = os.environ.get("TEST_VENDOR_FILES")
 """A folder of files as vendors publish them, which may not be passed on."""
@@ -65,10 +66,12 @@ async def load(
 def diff(**changes: Any) -> PricesDiff:
     """The diff of ROWS that changes nothing, but for what is given."""
     nothing = {
-        "files": 1, "rows": 3, "symbols": 2, "first": MARCH, "last": date(2024, 3, 4),
+        "files": 1, "rows": 3, "symbols": "A B", "first": MARCH, "last": date(2024, 3, 4),
         "added": 0, "changed": 0, "unchanged": 0, "left_out": 0,
     }  # fmt: skip
-    return PricesDiff(**(nothing | changes))
+    told = nothing | changes
+    symbols = tuple(told["symbols"].split())
+    return PricesDiff(**(told | {"symbols": Listed(len(symbols), symbols)}))
 
 
 async def prices(connection: Connection) -> list[tuple[Any, ...]]:
@@ -102,7 +105,7 @@ async def test_a_second_load_of_the_same_writes_nothing_and_tells_nobody(
 async def test_the_difference_is_told_and_written(connection: Connection, tmp_path: Path) -> None:
     await load(connection, tmp_path, {"ohlcv.csv": ROWS})
     news = ROWS.replace("1.25,100", "1.25,101").replace("A,2024-03-04", "C,2024-03-04") + "D,2024-03-04,1,1,1,,1\n"
-    told = diff(symbols=3, added=1, changed=1, unchanged=1, left_out=1)
+    told = diff(symbols="A B C", added=1, changed=1, unchanged=1, left_out=1)
     assert await load(connection, tmp_path, {"ohlcv.csv": news}, dry_run=True) == (told, [])
     assert await prices(connection) == WRITTEN
     assert await load(connection, tmp_path, {"ohlcv.csv": news}) == (told, [])
@@ -117,7 +120,7 @@ async def test_a_column_that_a_file_lacks_leaves_what_is_there_and_an_empty_cell
     connection: Connection, tmp_path: Path
 ) -> None:
     await load(connection, tmp_path, {"ohlcv.csv": ROWS})
-    one: dict[str, Any] = {"rows": 1, "symbols": 1, "last": MARCH}
+    one: dict[str, Any] = {"rows": 1, "symbols": "A", "last": MARCH}
     close = "symbol,date,close\nA,2024-03-01,1.25\n"
     assert await load(connection, tmp_path, {"close.csv": close}) == (diff(**one, unchanged=1), [])
     assert await load(connection, tmp_path, {"close.csv": close.replace("1.25", "9")}) == (diff(**one, changed=1), [])
@@ -148,7 +151,7 @@ async def test_a_file_with_a_bad_row_changes_nothing_and_others_load(connection:
 
 async def test_a_load_of_bad_files_alone_writes_nothing(connection: Connection, tmp_path: Path) -> None:
     told, errors = await load(connection, tmp_path, {"ohlcv.csv": HEADER + "A,2024-03-01,1,1,1,0,1\n"})
-    assert told == diff(files=0, rows=0, symbols=0, first=None, last=None)
+    assert told == diff(files=0, rows=0, symbols="", first=None, last=None)
     assert len(errors) == 1
     assert await everything(connection) == [[], []]
 
@@ -246,7 +249,7 @@ async def test_prices_are_rounded_and_compared_at_the_scale_of_the_column(
 ) -> None:
     await connection.execute(FOREIGN)
     rows = HEADER + "A,2024-03-01,1.00005,2.00004999,0.123456789012345678901,1.005,100\n"
-    one: dict[str, Any] = {"rows": 1, "symbols": 1, "last": MARCH}
+    one: dict[str, Any] = {"rows": 1, "symbols": "A", "last": MARCH}
     assert await load(connection, tmp_path, {"ohlcv.csv": rows}) == (diff(**one, added=1), [])
     assert await connection.fetchrow("SELECT open, high, low, close, volume, note FROM ohlcv_daily") == (
         Decimal("1.0001"), Decimal("2.0000"), Decimal("0.123456789012345678901"), Decimal("1.01"), 100, "x",
@@ -468,7 +471,7 @@ async def test_any_sequence_of_loads_ends_as_the_model(
         assert seen == PricesDiff(
             files=1,
             rows=len(told),
-            symbols=len({symbol for symbol, _ in told}),
+            symbols=Listed(len({symbol for symbol, _ in told}), tuple(sorted({symbol for symbol, _ in told}))),
             first=min((day for _, day in told), default=None),
             last=max((day for _, day in told), default=None),
             added=added,
@@ -555,7 +558,7 @@ async def test_files_that_vendors_did_publish_end_in_the_database(connection: Co
     path = Path(VENDOR_FILES or "", name)
     rows = published(path)
     told, errors = await load_bars(connection, read_paths([path]).prices)
-    assert (told.rows, told.added, told.symbols, errors) == (len(rows), len(rows), 1, ())
+    assert (told.rows, told.added, told.symbols.total, errors) == (len(rows), len(rows), 1, ())
     closes = sum(Decimal(row["Close"].strip("$")) for row in rows).quantize(Decimal("0.01"), ROUND_HALF_UP)
     shares = sum(int(row["Volume"].replace(",", "")) for row in rows)
     assert await connection.fetchrow(

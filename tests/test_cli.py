@@ -409,7 +409,7 @@ def test_load_names_a_bad_row_and_that_file_changes_nothing(market_url: str, tmp
 
 PRICES = "symbol,date,open,high,low,close,volume\nIBM,2024-03-01,1,1,1,1,1\nXOM,2024-03-04,2,2,2,2,2\nXOM,2024-03-05,2,2,2,,2\n"
 TOLD = {
-    "files": 1, "rows": 2, "symbols": 2, "first": "2024-03-01", "last": "2024-03-04",
+    "files": 1, "rows": 2, "symbols": {"total": 2, "first": ["IBM", "XOM"]}, "first": "2024-03-01", "last": "2024-03-04",
     "added": 0, "changed": 0, "unchanged": 2, "left_out": 1,
 }  # fmt: skip
 
@@ -418,7 +418,7 @@ def test_load_takes_prices_with_groups_and_alone(market_url: str, tmp_path: Path
     (tmp_path / "groups.csv").write_text("name,type,file\nchips,THEME,theme_chips.csv\n")
     (tmp_path / "theme_chips.csv").write_text("symbol,weight\nAMD,\nNVDA,\n")
     (tmp_path / "prices.csv").write_text(PRICES)
-    line = "prices: 2 bars of 2 symbols, 2024-03-01 to 2024-03-04: {}, 1 rows without a close left out"
+    line = "prices: 2 bars of 2 symbols (IBM, XOM), 2024-03-01 to 2024-03-04: {}, 1 rows without a close left out"
     for arguments, written in ((["--dry-run"], "; a dry run, nothing was written"), ([], "")):
         shown = run("load", str(tmp_path), *arguments, DATABASE_URL=market_url)
         would = "would change" if arguments else "changed"
@@ -444,7 +444,10 @@ def test_load_takes_prices_with_groups_and_alone(market_url: str, tmp_path: Path
 def test_prices_load_into_the_embedded_database_by_a_stated_symbol(home: str, tmp_path: Path) -> None:
     (tmp_path / "download.csv").write_text("Date,Close/Last,Volume\n03/04/2024,$1.50,N/A\n")
     loaded = run("load", str(tmp_path / "download.csv"), "--name", "brk-b", STOCKGRAPH_HOME=home)
-    assert loaded.stdout == "prices: 1 bars of 1 symbols, 2024-03-04 to 2024-03-04: 1 added, 0 changed, 0 unchanged\n"
+    assert (
+        loaded.stdout
+        == "prices: 1 bars of 1 symbols (BRK.B), 2024-03-04 to 2024-03-04: 1 added, 0 changed, 0 unchanged\n"
+    )
     typed = run("load", str(tmp_path / "download.csv"), "--name", "x", "--type", "ETF", STOCKGRAPH_HOME=home)
     assert (typed.returncode, typed.stdout, typed.stderr) == (
         1,

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -19,7 +20,7 @@ from graph.prices import frame_for
 from graph.settings import Settings
 
 DAY = '{ sectorRotation(universe: "BIG", windows: [DAY]) { asOf priced rows { group { name } windows { change } } } }'
-COLD = ["last_price_day", "price_changes", "closes", "closes", "closes"]
+COLD = ["price_table", "last_price_day", "price_changes", *["closes"] * 3]
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ async def test_a_change_of_prices_leaves_what_is_remembered_of_groups_and_reads_
 
     await seconds_until(seen)
     # a name of a group is read for every answer; of the closes one range, and not three years
-    assert sorted({*statements}) == ["closes", "groups_by_id", "last_price_day", "price_changes"]
+    assert sorted({*statements}) == ["closes", "groups_by_id", "last_price_day", "price_changes", "price_table"]
     assert statements.count("closes") == 1
 
 
@@ -238,11 +239,150 @@ async def test_where_most_stocks_have_ended_the_last_session_is_theirs(market: L
     assert (frame.year, frame.date_of(-1), frame.date_of(0)) == (2024, date(2024, 3, 8), date(2022, 6, 1))
 
 
-async def test_what_lies_in_days_to_come_is_passed_over(market: Live) -> None:
+@pytest.mark.parametrize("day", ["2204-03-08", "infinity", "-infinity", "0044-03-15 BC"])
+async def test_a_day_that_can_only_be_a_mistake_is_passed_over(market: Live, day: str) -> None:
     await market.writer.execute(
-        "INSERT INTO ohlcv_daily (symbol, date, close) VALUES ('XOM', '2204-03-08', 1), ('XOM', 'infinity', 1), ('XOM', '-infinity', 1), ('XOM', '0044-03-15 BC', 1)"
+        f"INSERT INTO ohlcv_daily (symbol, date, close) SELECT DISTINCT symbol, '{day}'::date, 1.0 FROM ohlcv_daily"
     )
     assert await energy(market) == "-0.1000"
+
+
+async def test_days_to_come_are_passed_over_in_this_year_too(market: Live) -> None:
+    rows = "SELECT s, (clock_timestamp() AT TIME ZONE 'UTC')::date + d, 100 + d FROM unnest('{AAPL,MSFT,NVDA,XOM}'::text[]) AS s"
+    await market.writer.execute(f"INSERT INTO ohlcv_daily (symbol, date, close) {rows}, generate_series(-3, 9) AS d")
+    answer = await market.ask('{ breadth(universe: "top3") { asOf } }')
+    today = await market.writer.fetchval("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")
+    assert answer["data"]["breadth"]["asOf"] == str(today + timedelta(days=1))
+
+
+async def test_a_stock_that_ended_long_ago_does_not_end_the_sessions(market: Live) -> None:
+    await market.writer.execute(
+        "INSERT INTO ohlcv_daily (symbol, date, close) VALUES ('GONE', '2022-06-01', 1), ('GONE', '2022-06-02', 1)"
+    )
+    answer = await market.ask('{ breadth(universe: "BIG") { asOf note priced } }')
+    assert answer["data"]["breadth"] == {"asOf": "2024-03-08", "note": None, "priced": 5}
+
+
+async def test_sessions_that_ended_before_the_prices_are_told(market: Live) -> None:
+    await market.writer.execute(
+        "INSERT INTO ohlcv_daily (symbol, date, close) SELECT 'XOM', day::date, 1 FROM generate_series('2024-03-09'::date, '2024-04-30', '1 day') AS day ON CONFLICT DO NOTHING"
+    )
+    answer = await market.ask('{ breadth(universe: "BIG") { asOf note priced } }')
+    assert answer["data"]["breadth"] == {
+        "asOf": "2024-03-08",
+        "note": "The last session is 2024-03-08: on the days after it, up to 2024-04-30 at least, fewer than half of its"
+        " stocks have a close; see that the prices are whole.",
+        "priced": 5,
+    }
+
+
+async def test_a_year_without_sessions_has_no_last_one(market: Live) -> None:
+    await market.writer.execute(
+        "INSERT INTO ohlcv_daily (symbol, date, close) SELECT s, '2022-12-30', 90 FROM unnest('{AAPL,MSFT,NVDA,XOM}'::text[]) AS s"
+    )
+    answer = await market.ask(
+        '{ group(name: "top3") { performance(windows: [YTD]) { sessions from change } } stock(symbol: "AAPL") { performance(windows: [YTD]) { sessions from change } } }'
+    )
+    nothing = [{"sessions": 6, "from": None, "change": None}]
+    assert answer["data"] == {"group": {"performance": nothing}, "stock": {"performance": nothing}}
+
+
+async def test_the_columns_of_stocks_that_are_gone_go_too(market: Live) -> None:
+    await market.ask(DAY)
+    for number in range(3):
+        await market.writer.execute(
+            f"UPDATE ohlcv_daily SET symbol = 'NEW{number}' WHERE symbol LIKE 'NEW%' OR symbol = 'AMD'"
+        )
+        await market.ask(DAY)
+
+    async def gone() -> bool:
+        return [each for each in (await _frame(market.runtime)).columns if each.startswith(("NEW", "AMD"))] == ["NEW2"]
+
+    await seconds_until(gone)
+
+
+async def test_prices_beyond_all_numbers_have_no_change(market: Live) -> None:
+    await market.writer.execute(
+        "UPDATE ohlcv_daily SET close = CASE date WHEN '2024-03-07' THEN 1e-300 ELSE 1e300 END WHERE symbol = 'XOM'"
+    )
+    answer = await market.ask(
+        '{ sectorRotation(universe: "BIG", windows: [DAY]) { rows { group { name } windows { change priced } contributors { change } } } }'
+    )
+    rows = {row["group"]["name"]: row for row in answer["data"]["sectorRotation"]["rows"]}
+    assert (rows["energy"]["windows"], rows["energy"]["contributors"]) == ([{"change": None, "priced": 0}], [])
+
+
+async def test_without_a_table_of_prices_there_are_none(market: Live) -> None:
+    await market.writer.execute("DROP TABLE ohlcv_daily")
+    answer = await market.ask(
+        '{ sectorRotation(universe: "BIG") { asOf note priced rows { members } } stock(symbol: "AAPL") { performance(windows: [DAY]) { change } } }'
+    )
+    assert answer["data"]["stock"] == {"performance": [{"change": None}]}
+    assert answer["data"]["sectorRotation"]["note"].startswith("There are no prices; `stockgraph load`")
+    # their rows are another matter, and the message says how to make the table
+    answer = await market.ask('{ stock(symbol: "AAPL") { prices { close } } }')
+    assert [error["extensions"]["code"] for error in answer["errors"]] == ["DATABASE_UNAVAILABLE"]
+
+
+async def test_a_table_whose_dates_have_a_time_is_read(market: Live) -> None:
+    await market.writer.execute(
+        "ALTER TABLE ohlcv_daily ALTER date TYPE timestamp, ALTER close TYPE numeric(12,4) USING nullif(nullif(close, 'NaN'), 'Infinity')::numeric, ALTER open TYPE numeric"
+    )
+    assert await energy(market) == "-0.1000"
+    answer = await market.ask('{ stock(symbol: "AAPL") { prices(from: "2024-03-08") { date open close } } }')
+    assert answer["data"]["stock"]["prices"] == [{"date": "2024-03-08", "open": 105.0, "close": 110.0}]
+
+
+async def test_a_month_of_another_servers_count_is_read_each_time(market: Live) -> None:
+    """A restore brings the row of a transaction that is yet to come here, and that then seems to be counted already."""
+    await market.ask(DAY)
+    ahead = await market.writer.fetchval(
+        "INSERT INTO data_change (family, xid) SELECT 'prices 2024-03', (pg_current_xact_id()::text::bigint + 30)::text::xid8 RETURNING xid::text"
+    )
+    await market.writer.execute("INSERT INTO ohlcv_daily (symbol, date, close) VALUES ('XOM', '2023-05-05', 1)")
+
+    async def read() -> bool:
+        return "XOM" in (frame := await _frame(market.runtime)).columns and frame.date_of(0) == date(2023, 5, 5)
+
+    await seconds_until(read)
+    while int(await market.writer.fetchval("SELECT pg_current_xact_id()::text")) < int(ahead) - 1:
+        pass
+    await market.writer.execute(
+        "BEGIN; UPDATE ohlcv_daily SET close = 50 WHERE symbol = 'XOM' AND date = '2024-03-08'; COMMIT"
+    )
+
+    async def seen() -> bool:
+        return await energy(market) == "-0.5000"
+
+    assert await seconds_until(seen) < 2
+
+
+async def test_a_frame_of_another_database_is_not_patched(databases: Databases, priced_template: str) -> None:
+    """Two databases made alike have the same counts of changes."""
+    ours, other = await databases.make(priced_template), await databases.make(priced_template)
+    writer = await asyncpg.connect(other)
+    await writer.execute("UPDATE ohlcv_daily SET close = 50 WHERE symbol = 'XOM' AND date = '2024-03-08'")
+    await writer.execute("UPDATE data_change SET weight = 1 WHERE family = 'prices'")
+    await writer.execute(
+        "DELETE FROM data_change WHERE family = 'prices 2024-03' AND xid = (SELECT max(xid) FROM data_change WHERE family = 'prices 2024-03')"
+    )
+    await writer.close()
+    async with (
+        open_runtime(Settings(database_url=ours)) as runtime,
+        open_runtime(Settings(database_url=other)) as second,
+    ):
+        await runtime.freshness.confirmed()
+        await second.freshness.confirmed()
+        operation = Operation(runtime)
+        async with operation.attempt(snapshot=False):
+            before = await frame_for(operation, None)
+        # as after a move that the listening connection has not seen yet
+        moved = Operation(replace(runtime, database=second.database))
+        runtime.freshness.notify({"family": "prices"})
+        async with moved.attempt(snapshot=False):
+            after = await frame_for(moved, None)
+    place = before.columns["XOM"]
+    assert (before.closes[-2:, place].tolist(), after.closes[-2:, place].tolist()) == ([90.0, 95.0], [50.0, 95.0])
 
 
 async def test_more_than_memory_should_hold_is_told(market: Live, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,6 +432,19 @@ async def test_bars_come_within_bounds(market: Live) -> None:
     answer = await market.ask('{ stock(symbol: "IBM") { prices { date } } }')
     bars = answer["data"]["stock"]["prices"]
     assert (len(bars), bars[0], bars[-1]) == (252, {"date": "2014-04-24"}, {"date": "2014-12-31"})
+
+
+async def test_bars_of_many_stocks_count_before_they_are_read(market: Live) -> None:
+    await market.writer.execute(
+        "INSERT INTO group_memberships (group_id, symbol) SELECT 10, 'S' || n FROM generate_series(1, 500) AS n"
+    )
+    members = 'group(name: "nothing yet") { members { nodes { stock { %s } } } }'
+    answer = await market.ask("{ " + members % "prices { close }" + " }")
+    assert {error["extensions"]["code"] for error in answer["errors"]} == {"LIMIT_EXCEEDED"}
+    # of these none has a price, which is not known before
+    assert "errors" not in await market.ask(
+        "{ " + members % 'prices(from: "2024-01-01", to: "2024-03-31") { close }' + " }"
+    )
 
 
 SYMBOLS = ("AAPL", "MSFT", "NVDA", "NEW")

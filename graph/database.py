@@ -184,11 +184,11 @@ class Database:
         stamped: bool,
         as_of: date | None = None,
         connection: "Connection | None" = None,
-        seconds: float = STATEMENT_SECONDS,
+        seconds: float | None = None,
     ) -> Reading:
-        """Run a statement by its name, on a connection of the pool where none is given, for so long at most.
+        """Run a statement by its name, on a connection of the pool where none is given.
 
-        With a day it reads groups and memberships as that day ended.
+        With a day it reads groups and memberships as that day ended; it may take STATEMENT_SECONDS, or as long as told.
         """
         if connection is None:
             async with self.connection() as borrowed:

@@ -77,6 +77,7 @@ class _Attempt:
         self._operation = operation
         self._one_at_a_time = asyncio.Lock() if snapshot else None
         self._connection: Connection | None = None
+        self._ended = False
         self._resources = AsyncExitStack()
         self._loaders: dict[tuple[str, date | None], DataLoader[Key, Answer]] = {}
         self.seen: dict[Family, set[Generation | None]] = {"groups": set(), "prices": set()}
@@ -93,6 +94,8 @@ class _Attempt:
         if self._one_at_a_time is None:
             return await self._operation.read(statement, *arguments, **options)
         async with self._one_at_a_time:
+            if self._ended:
+                raise asyncio.CancelledError  # nobody waits for it any more, and nobody would give the connection back
             if self._connection is None:
                 self._connection = await self._resources.enter_async_context(self._operation.database.snapshot())
             return await self._operation.read(statement, *arguments, **options, connection=self._connection)
@@ -116,6 +119,7 @@ class _Attempt:
             load.cancel()
         await asyncio.gather(*self.loads.values(), return_exceptions=True)
         async with self._one_at_a_time or nullcontext():
+            self._ended = True
             await self._resources.aclose()
 
 
@@ -200,7 +204,8 @@ class Operation:
     async def many(self, statement: str, *key: Any, as_of: date | None = None) -> list[Row]:
         """Give a statement's rows for one key: all keys that are asked for meanwhile go with it in one batch."""
         attempt = self._attempt
-        rows, generation = await attempt.loader(statement, as_of).load(key)
+        # shielded, since others may wait for the same rows when this one is cancelled beside an error
+        rows, generation = await asyncio.shield(attempt.loader(statement, as_of).load(key))
         attempt.seen[family_of(statement)].add(generation)
         self.charge(len(rows))
         return rows
@@ -208,7 +213,7 @@ class Operation:
     async def every(self, statement: str, keys: list[Key], *, as_of: date | None = None) -> list[list[Row]]:
         """Give a statement's rows for each of some keys, in their order."""
         attempt = self._attempt
-        answers = await attempt.loader(statement, as_of).load_many(keys)
+        answers = await asyncio.shield(attempt.loader(statement, as_of).load_many(keys))
         for rows, generation in answers:
             attempt.seen[family_of(statement)].add(generation)
             self.charge(len(rows))

@@ -630,3 +630,16 @@ async def test_a_weight_that_is_no_number_is_not_known(live: Live) -> None:
             ]
         },
     }
+
+
+async def test_an_error_leaves_others_that_wait_for_the_same_rows(ask: Ask) -> None:
+    """graphql-core cancels what stands beside an error, which must not take from others what they wait for as well."""
+    wrong = 'group(name: "BIG") { members(first: -1) { totalCount } memberCount totalWeight }'
+    for query in (
+        f'{{ a: {wrong} b: group(name: "BIG") {{ memberCount totalWeight }} }}',
+        f'{{ b: group(name: "BIG") {{ memberCount totalWeight }} a: {wrong} }}',
+        f'{{ a: {wrong} b: group(name: "big") {{ memberCount totalWeight }} s: stocks(symbols: ["AAPL"]) {{ name }} t: {wrong} }}',
+    ):
+        answer = await ask(query)
+        assert (answer["data"]["a"], answer["data"]["b"]) == (None, {"memberCount": 5, "totalWeight": 1.0})
+        assert {error["extensions"]["code"] for error in answer["errors"]} == {"INVALID_ARGUMENT"}

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from graph.answers import Answers
 from graph.context import Holdings, Operation, Runtime
 from graph.database import Database
 from graph.endpoint import GraphQLEndpoint
@@ -51,6 +52,7 @@ async def open_runtime(settings: Settings, *, listen: bool = True) -> AsyncItera
             ),
             # in this process alone: a Redis would have to send all of it each time
             frames=Memo("frames", freshness, family="prices", serve_stale=stale, max_bytes=FRAME_BYTES),
+            answers=Answers(freshness),
             reading_prices=asyncio.Lock(),
         )
         listening = asyncio.create_task(freshness.listen(database)) if listen else None
@@ -91,7 +93,12 @@ def create_app(settings: Settings) -> Starlette:
             return JSONResponse({"ready": False, "reason": reason}, status_code=503)
         return JSONResponse({"ready": True})
 
-    endpoint = GraphQLEndpoint(make_schema(), lambda: Operation(runtime), graphiql_page)
+    endpoint = GraphQLEndpoint(
+        make_schema(),
+        lambda: Operation(runtime),
+        graphiql_page,
+        None if settings.answers == "off" else lambda: runtime.answers,
+    )
     return Starlette(
         lifespan=lifespan,
         routes=[

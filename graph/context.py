@@ -16,6 +16,7 @@ import asyncpg
 import strawberry
 from strawberry.dataloader import DataLoader
 
+from graph.answers import Answers, Moment
 from graph.database import Connection, Database, Family, Generation, Reading, family_of
 from graph.errors import LimitExceeded
 from graph.frame import Frame
@@ -66,6 +67,7 @@ class Runtime:
     """The members of some groups, by their ids."""
     frames: Memo[Frame]
     """The closes of some years, by the last of them; `latest` for those that end in the last session."""
+    answers: Answers
     reading_prices: asyncio.Lock
     """Held while closes are read."""
 
@@ -132,6 +134,10 @@ class Operation:
         self.environment = runtime.settings.environment
         self.statements: list[str] = []
         """The names of the statements sent, those of earlier attempts included."""
+        self.day: date | None = None
+        """The day in UTC that the answer is told on, where it rests on that."""
+        self.momentary = False
+        """Whether the answer tells of what changes without a change of the database."""
         self._zone = ZoneInfo(runtime.settings.time_zone)
         self._attempt = _Attempt(self, snapshot=False)
 
@@ -162,6 +168,20 @@ class Operation:
         return all(len(each) == 1 for each in states.values()) and (
             not moments or any(all(moment.of(family) in states[family] for family in states) for moment in moments)
         )
+
+    @property
+    def moment(self) -> Moment | None:
+        """When the answer holds; None where nobody can tell."""
+        attempt = self._attempt
+        if self.momentary or attempt.stale or not self.agrees:
+            return None
+        changes: dict[Family, int] = {}
+        for family, seen in attempt.seen.items():
+            for each in seen:
+                if each is None:
+                    return None
+                changes[family] = each.of(family)
+        return Moment(changes, self.day)
 
     @property
     def stale(self) -> bool:

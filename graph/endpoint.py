@@ -21,6 +21,7 @@ from strawberry import Schema
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types.graphql import OperationType
 
+from graph.answers import Answers, Kept
 from graph.errors import GraphError, LimitExceeded
 
 JSON = "application/json"
@@ -34,6 +35,7 @@ METHODS = {
 OPTIONAL = (("operationName", str, "a string"), ("variables", dict, "an object"), ("extensions", dict, "an object"))
 UTF_8 = ("utf-8", "utf8")
 SERVER_FAILED = {"INTERNAL": 500, "DATABASE_UNAVAILABLE": 503}
+NOT_MODIFIED = 304
 QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
 logger = logging.getLogger(__name__)
@@ -72,8 +74,9 @@ class GraphQLEndpoint:
     def __init__(
         self,
         schema: Schema,
-        make_context: Callable[[], object],
+        make_context: Callable[[], Any],
         page: Callable[[], Response],
+        answers: Callable[[], Answers] | None = None,
         *,
         max_body: int = 512 * 1024,
         time_limit: float = 30.0,
@@ -81,6 +84,7 @@ class GraphQLEndpoint:
         self._schema = schema
         self._make_context = make_context
         self._page = page
+        self._answers = answers
         self._max_body = max_body
         self._time_limit = time_limit
 
@@ -98,9 +102,18 @@ class GraphQLEndpoint:
         media_type = GRAPHQL if accepted == GRAPHQL else JSON
         more_headers: list[tuple[bytes, bytes]] = []
         try:
-            operation = await self._operation(scope, headers, receive, acceptable=accepted is not None)
-            payload = await self._execute(operation, method, receive)
-            status, body = _status(payload, media_type), _encode(payload)
+            request = await self._request(scope, headers, receive, acceptable=accepted is not None)
+            answers = self._answers() if self._answers else None
+            key = answers.key(f"{method} {media_type}".encode(), request) if answers else b""
+            kept = answers.get(key) if answers else None
+            if kept is None:
+                payload, context = await self._execute(_read(request, method), method, receive)
+                status, body = _status(payload, media_type), _encode(payload)
+                if answers and context is not None and "errors" not in payload:
+                    kept = answers.keep(key, body, context.moment)
+            if kept:
+                await _send_kept(send, kept, headers, method, media_type)
+                return
         except _Disconnected:
             return
         except _Refused as refused:
@@ -126,10 +139,8 @@ class GraphQLEndpoint:
         )
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
 
-    async def _operation(
-        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, *, acceptable: bool
-    ) -> _Operation:
-        """Read the parameters from where the method has them."""
+    async def _request(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, *, acceptable: bool) -> bytes:
+        """Give the body, or the query string of a method that has none."""
         method = scope["method"]
         if method not in METHODS:
             raise _Refused(
@@ -142,19 +153,11 @@ class GraphQLEndpoint:
             media_type, parameters = _media_type(headers.get(b"content-type", b"").decode("latin-1"))
             if media_type != JSON or parameters.get("charset", "utf-8") not in UTF_8:
                 raise _Refused(415, f"Send the parameters as {JSON} in UTF-8.")
-            return _check(_decode(await self._body(receive), "body"))
-        if len(scope["query_string"]) > self._max_body:
+            return await self._body(receive)
+        query_string: bytes = scope["query_string"]
+        if len(query_string) > self._max_body:
             raise _Refused(414, f"The query string is longer than {self._max_body} bytes.", LimitExceeded.code)
-        try:
-            given: dict[str, object] = dict(
-                parse_qsl(scope["query_string"].decode(), keep_blank_values=True, errors="strict")
-            )
-        except UnicodeDecodeError as error:
-            raise _Refused(400, "The query string is not UTF-8.") from error
-        for name in ("variables", "extensions"):
-            if text := given.pop(name, ""):
-                given[name] = _decode(str(text), name)
-        return _check(given)
+        return query_string
 
     async def _body(self, receive: Receive) -> bytes:
         body = bytearray()
@@ -173,7 +176,7 @@ class GraphQLEndpoint:
             raise _Refused(408, f"The body took longer than {self._time_limit:g} seconds to arrive.") from error
         return bytes(body)
 
-    async def _execute(self, operation: _Operation, method: str, receive: Receive) -> Payload:
+    async def _execute(self, operation: _Operation, method: str, receive: Receive) -> tuple[Payload, Any]:
         """Run the operation for as long as it may take and its client waits."""
         # A task of its own for the operation, and waiting for both, would take three times as long as this.
         answering = cast("asyncio.Task[None]", asyncio.current_task())
@@ -185,7 +188,7 @@ class GraphQLEndpoint:
             if not limit.expired():
                 raise
             message = f"The operation was stopped after {self._time_limit:g} seconds; ask for less at a time."
-            return _error(message, LimitExceeded.code)
+            return _error(message, LimitExceeded.code), None
         except asyncio.CancelledError as error:
             if watching.done():
                 answering.uncancel()
@@ -196,25 +199,34 @@ class GraphQLEndpoint:
         finally:
             watching.cancel()
 
-    async def _run(self, operation: _Operation, method: str) -> Payload:
-        try:
-            result = await self._schema.execute(
-                operation.query,
-                variable_values=operation.variables,
-                context_value=self._make_context(),
-                operation_name=operation.name,
-                allowed_operation_types=METHODS[method],
-            )
-        except CannotGetOperationTypeError:
-            found = "no operation" if operation.name is None else f"no operation named {operation.name!r}"
-            return _error(f"The document has {found}.", "OPERATION_RESOLUTION_FAILURE")
-        except InvalidOperationTypeError as error:
-            kind = error.operation_type.value
-            if method == "POST":
-                return _error(f"A {kind} is not answered over HTTP.", "OPERATION_RESOLUTION_FAILURE")
-            raise _Refused(405, f"A {kind} is not answered by {method}; use POST.", allow="POST") from error
-        except GraphError as error:
-            return {"errors": [{"message": str(error), "extensions": error.extensions}]}
+    async def _run(self, operation: _Operation, method: str) -> tuple[Payload, Any]:
+        """Give the answer, and the context if it is that of a query that was executed."""
+        allowed: set[OperationType] = {OperationType.QUERY}
+        while True:
+            try:
+                context = self._make_context()
+                result = await self._schema.execute(
+                    operation.query,
+                    variable_values=operation.variables,
+                    context_value=context,
+                    operation_name=operation.name,
+                    allowed_operation_types=allowed,
+                )
+            except CannotGetOperationTypeError:
+                found = "no operation" if operation.name is None else f"no operation named {operation.name!r}"
+                return _error(f"The document has {found}.", "OPERATION_RESOLUTION_FAILURE"), None
+            except InvalidOperationTypeError as error:
+                kind = error.operation_type
+                if kind in METHODS[method] - allowed:
+                    allowed = METHODS[method]
+                    continue
+                if method == "POST":
+                    return _error(f"A {kind.value} is not answered over HTTP.", "OPERATION_RESOLUTION_FAILURE"), None
+                message = f"A {kind.value} is not answered by {method}; use POST."
+                raise _Refused(405, message, allow="POST") from error
+            except GraphError as error:
+                return {"errors": [{"message": str(error), "extensions": error.extensions}]}, None
+            break
         payload: Payload = {}
         # Errors of fields have a path; without one nothing was executed, and then there is no `data` in the answer.
         if result.data is not None or any(error.path for error in result.errors or ()):
@@ -223,7 +235,49 @@ class GraphQLEndpoint:
             payload["errors"] = [error.formatted for error in result.errors]
         if result.extensions:
             payload["extensions"] = result.extensions
-        return payload
+        return payload, context if allowed == {OperationType.QUERY} else None
+
+
+async def _send_kept(send: Send, kept: Kept, headers: dict[bytes, bytes], method: str, media_type: str) -> None:
+    zipped = kept.zipped() if _accepts_gzip(headers.get(b"accept-encoding", b"")[:1000]) else None
+    body = zipped or kept.body
+    sent = kept.headers.get(zipped is not None)
+    if sent is None:
+        tag = b'"%s%s"' % (kept.tag, b"-gzip" if zipped else b"")
+        sent = kept.headers[zipped is not None] = [
+            (b"content-type", f"{media_type}; charset=utf-8".encode()),
+            (b"content-length", str(len(body)).encode()),
+            (b"etag", tag),
+            (b"vary", b"accept, accept-encoding"),
+            (b"cache-control", b"private, no-cache"),
+            (b"x-content-type-options", b"nosniff"),
+            *([(b"content-encoding", b"gzip")] if zipped else []),
+        ]
+    status = 200
+    if method != "POST":
+        held = headers.get(b"if-none-match", b"")
+        if held and (
+            held.strip() == b"*" or sent[2][1] in (tag.strip().removeprefix(b"W/") for tag in held.split(b","))
+        ):
+            status, sent = (
+                NOT_MODIFIED,
+                [header for header in sent if header[0] not in (b"content-type", b"content-length")],
+            )
+        if method == "HEAD" or status == NOT_MODIFIED:
+            body = b""
+    await send({"type": "http.response.start", "status": status, "headers": sent})
+    await send({"type": "http.response.body", "body": body})
+
+
+@lru_cache(maxsize=64)
+def _accepts_gzip(accept_encoding: bytes) -> bool:
+    """Tell whether gzip is accepted, by its name or as anything, and not at a quality of nothing."""
+    qualities: dict[str, str] = {}
+    for coding in accept_encoding.decode("latin-1").split(","):
+        name, parameters = _media_type(coding)
+        qualities[name] = parameters.get("q", "1")
+    quality = qualities.get("gzip", qualities.get("*", "0"))
+    return bool(QUALITY.fullmatch(quality)) and float(quality) > 0
 
 
 def _error(message: str, code: str, **details: str) -> Payload:
@@ -252,6 +306,20 @@ def _decode(text: bytes | str, what: str) -> object:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise _Refused(400, f"The {what} is not JSON: {error}.") from error
+
+
+def _read(request: bytes, method: str) -> _Operation:
+    """Read the parameters from where the method has them."""
+    if method == "POST":
+        return _check(_decode(request, "body"))
+    try:
+        given: dict[str, object] = dict(parse_qsl(request.decode(), keep_blank_values=True, errors="strict"))
+    except UnicodeDecodeError as error:
+        raise _Refused(400, "The query string is not UTF-8.") from error
+    for name in ("variables", "extensions"):
+        if text := given.pop(name, ""):
+            given[name] = _decode(str(text), name)
+    return _check(given)
 
 
 def _check(parameters: object) -> _Operation:

@@ -5,6 +5,7 @@ GRAPHQL_PARSE_FAILED, GRAPHQL_VALIDATION_FAILED, OPERATION_RESOLUTION_FAILURE or
 `code_errors` codes those mistakes of a client that show only in execution.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -67,12 +68,17 @@ class Limits(SchemaExtension):
     For other limits than the defaults: `extensions=[partial(Limits, DocumentLimits(depth=5))]`.
     """
 
-    def __init__(self, limits: DocumentLimits = DocumentLimits()) -> None:
+    def __init__(self, limits: DocumentLimits = DocumentLimits(), documents: "Documents | None" = None) -> None:
         self.limits = limits
+        self.documents = documents
 
     def on_parse(self) -> Iterator[None]:
         """Have Strawberry parse no more than the limits allow, and code what that refuses."""
         context, limits = self.execution_context, self.limits
+        if self.documents and (known := self.documents.get(context.query)):
+            context.graphql_document = known
+            yield
+            return
         options = {
             "max_source_length": limits.characters,
             "max_lexical_tokens": limits.tokens,
@@ -91,9 +97,13 @@ class Limits(SchemaExtension):
     def on_validate(self) -> Iterator[None]:
         """Answer with what `check` finds, or say which operation to name."""
         context = self.execution_context
-        document = cast("DocumentNode", context.graphql_document)
-        schema = context.schema._schema  # noqa: SLF001 - Strawberry has no public name for it
-        errors = check(schema, cast("str", context.query), document, self.limits)
+        document, text = cast("DocumentNode", context.graphql_document), cast("str", context.query)
+        errors: list[GraphQLError] = []
+        if not self.documents or self.documents.get(text) is not document:
+            schema = context.schema._schema  # noqa: SLF001 - Strawberry has no public name for it
+            errors = check(schema, text, document, self.limits)
+            if self.documents and not errors:
+                self.documents.keep(text, document)
         name = context._provided_operation_name  # noqa: SLF001 - the public one falls back on the first operation
         operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
         if not errors and name is None and len(operations) > 1:
@@ -102,6 +112,30 @@ class Limits(SchemaExtension):
             errors = [_code(GraphQLError(message), "OPERATION_RESOLUTION_FAILURE")]
         context.pre_execution_errors = errors
         yield
+
+
+class Documents:
+    """Documents by their text that were found right: bounded in characters, least recently used out."""
+
+    def __init__(self, max_characters: int = 200_000) -> None:
+        self._max_characters = max_characters
+        self._kept: OrderedDict[str, DocumentNode] = OrderedDict()
+        self._characters = 0
+
+    def get(self, text: str | None) -> DocumentNode | None:
+        """Give the document of a text, if it is here."""
+        document = self._kept.get(text or "")
+        if document is not None:
+            self._kept.move_to_end(cast("str", text))
+        return document
+
+    def keep(self, text: str, document: DocumentNode) -> None:
+        """Keep the document of a text."""
+        if self._kept.setdefault(text, document) is document:
+            self._characters += len(text)
+        while self._characters > self._max_characters:
+            oldest, _ = self._kept.popitem(last=False)
+            self._characters -= len(oldest)
 
 
 def check(schema: GraphQLSchema, text: str, document: DocumentNode, limits: DocumentLimits) -> list[GraphQLError]:

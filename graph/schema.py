@@ -4,6 +4,7 @@ import inspect
 import logging
 import secrets
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import docstring_parser
@@ -18,7 +19,7 @@ from graph.breadth import BreadthQuery
 from graph.context import Operation
 from graph.errors import GraphError
 from graph.freshness import ListenerMode
-from graph.limits import Limits, code_errors
+from graph.limits import Documents, Limits, code_errors
 from graph.nodes import Group, NodesQuery, Stock
 from graph.overlaps import OverlapQuery
 from graph.rotation import RotationQuery
@@ -141,7 +142,7 @@ def make_schema() -> GraphSchema:
         query=Query,
         types=[Stock, Group],
         config=StrawberryConfig(scalar_map={datetime: _DateTime}),
-        extensions=[Limits],
+        extensions=[partial(Limits, documents=Documents())],
     )
     _describe(schema)
     return schema

@@ -70,6 +70,10 @@ class Settings:
     memo: Annotated[
         Switch, Parameter(env_var="STOCKGRAPH_MEMO", help="Remember universes; off is for measuring what that gives.")
     ] = "on"
+    answers: Annotated[
+        Switch,
+        Parameter(env_var="STOCKGRAPH_ANSWERS", help="Keep whole answers; off is for measuring what that gives."),
+    ] = "on"
     outage: Annotated[
         Literal["refuse", "stale"],
         Parameter(

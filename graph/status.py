@@ -60,7 +60,7 @@ class Status:
     prices: MemoStatus
     """The memory of closes: an entry is those of a year and the two before it."""
     answers: MemoStatus
-    """The memory of whole answers; none are kept yet."""
+    """The memory of whole answers."""
     version: str
     """Of the server."""
 
@@ -72,6 +72,7 @@ class StatusQuery:
     @strawberry.field
     async def status(self, info: Info) -> Status:
         """How the server does."""
+        info.context.momentary = True
         runtime = info.context.runtime
         (row,) = await info.context.fetch("tracking")
         groups, prices = row.get("groups_generation"), row.get("prices_generation")
@@ -85,6 +86,6 @@ class StatusQuery:
             ),
             universes=MemoStatus.of(runtime.universes.figures()),
             prices=MemoStatus.of(runtime.frames.figures()),
-            answers=MemoStatus(entries=0, bytes=0, hits=0, misses=0, evictions=0),
+            answers=MemoStatus.of(runtime.answers.figures()),
             version=version("stockgraph"),
         )

@@ -1,6 +1,7 @@
 """The application: what a server process is made of, from start to stop, and its addresses."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -76,7 +77,11 @@ def create_app(settings: Settings) -> Starlette:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         nonlocal runtime
         async with open_runtime(settings) as runtime:
+            # what was made by now stays, and need not be looked through for what can go
+            gc.collect()
+            gc.freeze()
             yield
+            gc.unfreeze()
 
     async def alive(_: Request) -> Response:
         """The process lives."""

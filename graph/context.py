@@ -14,7 +14,6 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 import strawberry
-from strawberry.dataloader import DataLoader
 
 from graph.answers import Answers, Moment
 from graph.database import Connection, Database, Family, Generation, Reading, family_of
@@ -72,6 +71,13 @@ class Runtime:
     """Held while closes are read."""
 
 
+class _Batch(NamedTuple):
+    """Keys that are asked for together."""
+
+    keys: dict[Key, None]
+    done: "asyncio.Future[None]"
+
+
 class _Attempt:
     """One run of an operation: its batches, and the one snapshot it reads from if it has one."""
 
@@ -81,7 +87,8 @@ class _Attempt:
         self._connection: Connection | None = None
         self._ended = False
         self._resources = AsyncExitStack()
-        self._loaders: dict[tuple[str, date | None], DataLoader[Key, Answer]] = {}
+        self._batches: dict[tuple[str, date | None], _Batch] = {}
+        self._answered: dict[tuple[str, date | None], dict[Key, Answer]] = {}
         self.seen: dict[Family, set[Generation | None]] = {"groups": set(), "prices": set()}
         self.loads: dict[tuple[Memo[Any], str], asyncio.Future[Remembered[Any]]] = {}
         """What no memo may remember, and this attempt reads once all the same."""
@@ -102,11 +109,36 @@ class _Attempt:
                 self._connection = await self._resources.enter_async_context(self._operation.database.snapshot())
             return await self._operation.read(statement, *arguments, **options, connection=self._connection)
 
-    def loader(self, statement: str, as_of: date | None) -> DataLoader[Key, Answer]:
-        loader = self._loaders.get((statement, as_of))
-        if loader is None:
-            loader = self._loaders[statement, as_of] = DataLoader(partial(self.batch, statement, as_of))
-        return loader
+    async def ask(self, statement: str, as_of: date | None, keys: Sequence[Key]) -> list[Answer]:
+        """Answer keys, in one statement with all that are asked for until the event loop comes round again."""
+        of = statement, as_of
+        answered = self._answered.setdefault(of, {})
+        unknown = [key for key in keys if key not in answered]
+        if unknown:
+            batch = self._batches.get(of)
+            if batch is None:
+                batch = self._batches[of] = _Batch({}, asyncio.get_running_loop().create_future())
+                asyncio.get_running_loop().call_soon(self._send, of)
+            batch.keys.update(dict.fromkeys(unknown))
+            # shielded, since others may wait for the same rows when this one is cancelled beside an error
+            await asyncio.shield(batch.done)
+        return [answered[key] for key in keys]
+
+    def _send(self, of: tuple[str, date | None]) -> None:
+        batch = self._batches.pop(of)
+        sending = asyncio.ensure_future(self.batch(*of, list(batch.keys)))
+
+        def finish(sent: asyncio.Future[list[Answer]]) -> None:
+            if sent.cancelled():
+                batch.done.cancel()
+            elif error := sent.exception():
+                batch.done.set_exception(error)
+                batch.done.exception()  # who waits is told; nobody may
+            else:
+                self._answered[of].update(zip(batch.keys, sent.result(), strict=True))
+                batch.done.set_result(None)
+
+        sending.add_done_callback(finish)
 
     async def batch(self, statement: str, as_of: date | None, keys: list[Key]) -> list[Answer]:
         """Answer every key, in the order of the keys, by one statement."""
@@ -224,8 +256,7 @@ class Operation:
     async def many(self, statement: str, *key: Any, as_of: date | None = None) -> list[Row]:
         """Give a statement's rows for one key: all keys that are asked for meanwhile go with it in one batch."""
         attempt = self._attempt
-        # shielded, since others may wait for the same rows when this one is cancelled beside an error
-        rows, generation = await asyncio.shield(attempt.loader(statement, as_of).load(key))
+        ((rows, generation),) = await attempt.ask(statement, as_of, [key])
         attempt.seen[family_of(statement)].add(generation)
         self.charge(len(rows))
         return rows
@@ -233,10 +264,9 @@ class Operation:
     async def every(self, statement: str, keys: list[Key], *, as_of: date | None = None) -> list[list[Row]]:
         """Give a statement's rows for each of some keys, in their order."""
         attempt = self._attempt
-        answers = await asyncio.shield(attempt.loader(statement, as_of).load_many(keys))
-        for rows, generation in answers:
-            attempt.seen[family_of(statement)].add(generation)
-            self.charge(len(rows))
+        answers = await attempt.ask(statement, as_of, keys)
+        attempt.seen[family_of(statement)].update({generation for _, generation in answers})
+        self.charge(sum([len(rows) for rows, _ in answers]))
         return [rows for rows, _ in answers]
 
     async def one(self, statement: str, *key: Any, as_of: date | None = None) -> Row | None:
@@ -267,7 +297,7 @@ class Operation:
         attempt = self._attempt
 
         async def load() -> Remembered[Value]:
-            answers = await attempt.loader(statement, as_of).load_many(keys)
+            answers = await attempt.ask(statement, as_of, keys)
             if len({generation for _, generation in answers}) > 1:
                 answers = await attempt.batch(statement, as_of, keys)
             return Remembered(shape([rows for rows, _ in answers]), answers[0][1])

@@ -12,8 +12,9 @@ import strawberry
 from strawberry.scalars import JSON
 
 from graph.connections import MAX_PAGE, Connection, Position, page
-from graph.context import Info, Row
+from graph.context import Info, Operation, Row
 from graph.errors import InvalidArgument
+from graph.execution import batched
 from graph.history import check_day, check_known, check_since
 from graph.keys import GroupName, choose
 from graph.performance import (
@@ -100,16 +101,25 @@ class Stock(Node):
             industry=row["stock_industry"],
         )
 
-    async def _memberships(self, info: Info, types: Sequence[GroupType] | None) -> "list[Membership]":
+    @staticmethod
+    async def _rows_of(
+        stocks: Sequence["Stock"], operation: Operation, types: Sequence[GroupType] | None
+    ) -> list[list[Row]]:
         written = None if types is None else ",".join(sorted({each.value for each in types}))
-        rows = await info.context.many("stock_memberships", self.symbol, self.environment_name, written, as_of=self.day)
-        return [Membership.of(row, Group.of(row, self.day), self) for row in rows]
+        keys = [(stock.symbol, stock.environment_name, written) for stock in stocks]
+        return await operation.every("stock_memberships", keys, as_of=stocks[0].day)
 
     @strawberry.field
     async def sector(self, info: Info) -> "Group | None":
         """The SECTOR group that holds it; null where none does."""
-        found = await self._memberships(info, [GroupType.SECTOR])
-        return found[0].group if found else None
+        (group,) = await Stock._sectors([self], info.context)
+        return group
+
+    @batched(sector)
+    @staticmethod
+    async def _sectors(stocks: Sequence["Stock"], operation: Operation) -> "list[Group | None]":
+        answers = await Stock._rows_of(stocks, operation, [GroupType.SECTOR])
+        return [Group.of(rows[0], stocks[0].day) if rows else None for rows in answers]
 
     @strawberry.field
     async def groups(self, info: Info, type: list[GroupType] | None = None) -> "list[Group]":
@@ -119,7 +129,16 @@ class Stock(Node):
             type: Of these types only.
 
         """
-        return [each.group for each in await self._memberships(info, type)]
+        (groups,) = await Stock._groups([self], info.context, type)
+        return groups
+
+    @batched(groups)
+    @staticmethod
+    async def _groups(
+        stocks: Sequence["Stock"], operation: Operation, type: Sequence[GroupType] | None = None
+    ) -> "list[list[Group]]":
+        answers = await Stock._rows_of(stocks, operation, type)
+        return [[Group.of(row, stocks[0].day) for row in rows] for rows in answers]
 
     @strawberry.field
     async def memberships(self, info: Info, type: list[GroupType] | None = None) -> "list[Membership]":
@@ -129,7 +148,19 @@ class Stock(Node):
             type: In groups of these types only.
 
         """
-        return await self._memberships(info, type)
+        (memberships,) = await Stock._memberships([self], info.context, type)
+        return memberships
+
+    @batched(memberships)
+    @staticmethod
+    async def _memberships(
+        stocks: Sequence["Stock"], operation: Operation, type: Sequence[GroupType] | None = None
+    ) -> "list[list[Membership]]":
+        answers = await Stock._rows_of(stocks, operation, type)
+        return [
+            [Membership.of(row, Group.of(row, stock.day), stock) for row in rows]
+            for stock, rows in zip(stocks, answers, strict=True)
+        ]
 
     @strawberry.field
     async def performance(
@@ -244,6 +275,12 @@ class Group(Node):
     async def member_count(self, info: Info) -> int:
         """How many members it has."""
         return await self._count(info)
+
+    @batched(member_count)
+    @staticmethod
+    async def _member_counts(groups: Sequence["Group"], operation: Operation) -> list[int]:
+        answers = await operation.every("member_counts", [(group.key,) for group in groups], as_of=groups[0].day)
+        return [rows[0]["total"] if rows else 0 for rows in answers]
 
     @strawberry.field
     async def total_weight(self, info: Info) -> float | None:

@@ -18,6 +18,7 @@ from strawberry.types.enum import StrawberryEnumDefinition
 from graph.breadth import BreadthQuery
 from graph.context import Operation
 from graph.errors import GraphError
+from graph.execution import ColumnExecutor
 from graph.freshness import ListenerMode
 from graph.limits import Documents, Limits, code_errors
 from graph.nodes import Group, NodesQuery, Stock
@@ -143,6 +144,7 @@ def make_schema() -> GraphSchema:
         types=[Stock, Group],
         config=StrawberryConfig(scalar_map={datetime: _DateTime}),
         extensions=[partial(Limits, documents=Documents())],
+        execution_context_class=ColumnExecutor,
     )
     _describe(schema)
     return schema

@@ -1,10 +1,12 @@
 """Whole answers, kept as the bytes that were sent, each while what it was read from stands."""
 
+import asyncio
 import gzip
 import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
+from functools import partial
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -18,6 +20,8 @@ MAX_ANSWER = 4 * 1024 * 1024
 """Bytes of one answer; a larger one is sent and not kept."""
 MIN_GZIP = 1_024
 """Bytes from which on an answer is compressed, for who accepts that."""
+LONG_GZIP = 100_000
+"""Bytes from which on that is not done on the event loop."""
 
 _OVERHEAD = 1_500  # bytes of what is kept beside a body, by estimate
 
@@ -29,26 +33,28 @@ class Moment(NamedTuple):
     """How often each family that it was read from had changed."""
     day: date | None
     """The day in UTC that it holds on; None where it does not rest on the day."""
+    epoch: int
+    """Of the freshness, before anything was read: since then nothing kept has become worthless."""
 
 
 class Kept:
     """An answer as it is sent."""
 
-    __slots__ = ("_zipped", "body", "headers", "moment", "tag")
+    __slots__ = ("_zipped", "body", "moment", "tag")
 
     def __init__(self, body: bytes, moment: Moment) -> None:
         self.body = body
         self.moment = moment
         self.tag = blake2b(body, digest_size=12).hexdigest().encode()
         """Of the body, for HTTP's ETag."""
-        self.headers: dict[bool, list[tuple[bytes, bytes]]] = {}
-        """What was sent before it, by whether it was compressed."""
         self._zipped: bytes | None = None
 
-    def zipped(self) -> bytes | None:
+    async def zipped(self) -> bytes | None:
         """Give it compressed, which is done once; None where that is not worth it."""
         if self._zipped is None and len(self.body) >= MIN_GZIP:
-            self._zipped = gzip.compress(self.body, compresslevel=5, mtime=0)
+            zipping = partial(gzip.compress, self.body, compresslevel=5, mtime=0)
+            # a long one takes long enough for others to wait
+            self._zipped = zipping() if len(self.body) < LONG_GZIP else await asyncio.to_thread(zipping)
         return self._zipped
 
     @property
@@ -79,10 +85,7 @@ class Answers:
 
     def get(self, key: bytes) -> Kept | None:
         """Give the answer to a request while it is known to hold."""
-        if self._epoch != self._freshness.epoch:
-            self._epoch = self._freshness.epoch
-            self._kept.clear()
-            self._bytes = 0
+        self._flush()
         kept = self._kept.get(key)
         if kept is None or not self._holds(kept.moment):
             self._misses += 1
@@ -90,6 +93,12 @@ class Answers:
         self._kept.move_to_end(key)
         self._hits += 1
         return kept
+
+    def _flush(self) -> None:
+        if self._epoch != self._freshness.epoch:
+            self._epoch = self._freshness.epoch
+            self._kept.clear()
+            self._bytes = 0
 
     def _holds(self, moment: Moment) -> bool:
         for family, count in moment.changes.items():
@@ -100,7 +109,8 @@ class Answers:
 
     def keep(self, key: bytes, body: bytes, moment: Moment | None) -> Kept | None:
         """Keep an answer without errors; None where it is not to be kept."""
-        if moment is None or len(body) > MAX_ANSWER or self._epoch != self._freshness.epoch:
+        self._flush()
+        if moment is None or len(body) > MAX_ANSWER or moment.epoch != self._epoch:
             return None
         kept = Kept(body, moment)
         replaced = self._kept.pop(key, None)

@@ -4,8 +4,9 @@ import asyncio
 import math
 import sys
 from array import array
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
@@ -34,6 +35,9 @@ Answer: TypeAlias = tuple[list[Row], Generation | None]
 Read: TypeAlias = Callable[..., Awaitable[Reading]]
 """Sends a statement by its name, with its arguments."""
 Value = TypeVar("Value")
+
+
+_tab: ContextVar[list[int] | None] = ContextVar("charges that may be taken back", default=None)
 
 
 class Holdings(NamedTuple):
@@ -71,11 +75,12 @@ class Runtime:
     """Held while closes are read."""
 
 
-class _Batch(NamedTuple):
-    """Keys that are asked for together."""
+class _Batch:
+    """Keys that are asked for together, and their answers when they are there."""
 
-    keys: dict[Key, None]
-    done: "asyncio.Future[None]"
+    def __init__(self) -> None:
+        self.keys: dict[Key, None] = {}
+        self.done: asyncio.Future[dict[Key, Answer]] = asyncio.get_running_loop().create_future()
 
 
 class _Attempt:
@@ -87,8 +92,11 @@ class _Attempt:
         self._connection: Connection | None = None
         self._ended = False
         self._resources = AsyncExitStack()
-        self._batches: dict[tuple[str, date | None], _Batch] = {}
-        self._answered: dict[tuple[str, date | None], dict[Key, Answer]] = {}
+        self._next: dict[tuple[str, date | None], _Batch] = {}
+        """The batches that are yet to be sent."""
+        self._asked: dict[tuple[str, date | None], dict[Key, _Batch]] = {}
+        """Which batch each key was or will be in."""
+        self._sending: set[asyncio.Future[list[Answer]]] = set()
         self.seen: dict[Family, set[Generation | None]] = {"groups": set(), "prices": set()}
         self.loads: dict[tuple[Memo[Any], str], asyncio.Future[Remembered[Any]]] = {}
         """What no memo may remember, and this attempt reads once all the same."""
@@ -103,40 +111,51 @@ class _Attempt:
         if self._one_at_a_time is None:
             return await self._operation.read(statement, *arguments, **options)
         async with self._one_at_a_time:
-            if self._ended:
-                raise asyncio.CancelledError  # nobody waits for it any more, and nobody would give the connection back
             if self._connection is None:
                 self._connection = await self._resources.enter_async_context(self._operation.database.snapshot())
             return await self._operation.read(statement, *arguments, **options, connection=self._connection)
 
     async def ask(self, statement: str, as_of: date | None, keys: Sequence[Key]) -> list[Answer]:
-        """Answer keys, in one statement with all that are asked for until the event loop comes round again."""
+        """Answer keys, in one statement with all that are asked for until the event loop comes round again.
+
+        A key is sent once, whether its answer is there, on its way, or an error.
+        """
         of = statement, as_of
-        answered = self._answered.setdefault(of, {})
-        unknown = [key for key in keys if key not in answered]
-        if unknown:
-            batch = self._batches.get(of)
+        asked = self._asked.setdefault(of, {})
+        waiting: set[_Batch] = set()
+        for key in keys:
+            batch = asked.get(key)
             if batch is None:
-                batch = self._batches[of] = _Batch({}, asyncio.get_running_loop().create_future())
-                asyncio.get_running_loop().call_soon(self._send, of)
-            batch.keys.update(dict.fromkeys(unknown))
+                batch = self._next.get(of)
+                if batch is None:
+                    batch = self._next[of] = _Batch()
+                    asyncio.get_running_loop().call_soon(self._send, of)
+                batch.keys[key] = None
+                asked[key] = batch
+            if not batch.done.done():
+                waiting.add(batch)
+        for batch in waiting:
             # shielded, since others may wait for the same rows when this one is cancelled beside an error
             await asyncio.shield(batch.done)
-        return [answered[key] for key in keys]
+        return [asked[key].done.result()[key] for key in keys]
 
     def _send(self, of: tuple[str, date | None]) -> None:
-        batch = self._batches.pop(of)
+        batch = self._next.pop(of)
+        if self._ended:
+            batch.done.cancel()
+            return
         sending = asyncio.ensure_future(self.batch(*of, list(batch.keys)))
+        self._sending.add(sending)
 
         def finish(sent: asyncio.Future[list[Answer]]) -> None:
+            self._sending.discard(sent)
             if sent.cancelled():
                 batch.done.cancel()
             elif error := sent.exception():
                 batch.done.set_exception(error)
                 batch.done.exception()  # who waits is told; nobody may
             else:
-                self._answered[of].update(zip(batch.keys, sent.result(), strict=True))
-                batch.done.set_result(None)
+                batch.done.set_result(dict(zip(batch.keys, sent.result(), strict=True)))
 
         sending.add_done_callback(finish)
 
@@ -149,12 +168,13 @@ class _Attempt:
         return answers
 
     async def close(self) -> None:
-        for load in self.loads.values():
-            load.cancel()
-        await asyncio.gather(*self.loads.values(), return_exceptions=True)
-        async with self._one_at_a_time or nullcontext():
-            self._ended = True
-            await self._resources.aclose()
+        """End what nobody waits for any more, and give the connection back."""
+        self._ended = True
+        under_way: list[asyncio.Future[Any]] = [*self.loads.values(), *self._sending]
+        for each in under_way:
+            each.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        await self._resources.aclose()
 
 
 class Operation:
@@ -170,6 +190,7 @@ class Operation:
         """The day in UTC that the answer is told on, where it rests on that."""
         self.momentary = False
         """Whether the answer tells of what changes without a change of the database."""
+        self._epoch = runtime.freshness.epoch
         self._zone = ZoneInfo(runtime.settings.time_zone)
         self._attempt = _Attempt(self, snapshot=False)
 
@@ -205,6 +226,7 @@ class Operation:
     def moment(self) -> Moment | None:
         """When the answer holds; None where nobody can tell."""
         attempt = self._attempt
+        # where all agree, whatever was seen last of a family tells
         if self.momentary or attempt.stale or not self.agrees:
             return None
         changes: dict[Family, int] = {}
@@ -213,7 +235,7 @@ class Operation:
                 if each is None:
                     return None
                 changes[family] = each.of(family)
-        return Moment(changes, self.day)
+        return Moment(changes, self.day, self._epoch)
 
     @property
     def stale(self) -> bool:
@@ -223,10 +245,25 @@ class Operation:
     def charge(self, objects: int) -> None:
         """Count objects of the answer against the budget; LimitExceeded beyond it."""
         self._attempt.objects += objects
+        if tab := _tab.get():
+            tab.append(objects)
         if self._attempt.objects > MAX_OBJECTS:
             raise LimitExceeded(
                 f"The answer would hold more than {MAX_OBJECTS:,} objects; ask for fewer at a time with `first`."
             )
+
+    @contextmanager
+    def refunding(self) -> Iterator[None]:
+        """Take back what is charged inside where that ends in an error, since it is all done again then."""
+        tab = [0]
+        token = _tab.set(tab)
+        try:
+            yield
+        except BaseException:
+            self._attempt.objects -= sum(tab)
+            raise
+        finally:
+            _tab.reset(token)
 
     def utc(self, timestamp: datetime | None) -> datetime | None:
         """Read a timestamp of the tables, which carries no zone, in the zone that the settings name."""

@@ -104,25 +104,30 @@ class GraphQLEndpoint:
         try:
             request = await self._request(scope, headers, receive, acceptable=accepted is not None)
             answers = self._answers() if self._answers else None
-            key = answers.key(f"{method} {media_type}".encode(), request) if answers else b""
+            key = (
+                answers.key(b"%s %s" % (b"POST" if method == "POST" else b"GET", media_type.encode()), request)
+                if answers
+                else b""
+            )
             kept = answers.get(key) if answers else None
+            again = kept is not None
             if kept is None:
                 payload, context = await self._execute(_read(request, method), method, receive)
                 status, body = _status(payload, media_type), _encode(payload)
                 if answers and context is not None and "errors" not in payload:
                     kept = answers.keep(key, body, context.moment)
-            if kept:
-                await _send_kept(send, kept, headers, method, media_type)
-                return
         except _Disconnected:
             return
         except _Refused as refused:
-            status, body, more_headers = refused.status, _encode(refused.payload), refused.headers
+            kept, status, body, more_headers = None, refused.status, _encode(refused.payload), refused.headers
         except Exception:
-            error_id = uuid.uuid4().hex
+            kept, error_id = None, uuid.uuid4().hex
             logger.exception("Internal error %s", error_id)
             message = f"Internal error; the log has it under id {error_id}."
             status, body = 500, _encode(_error(message, "INTERNAL", id=error_id))
+        if kept:
+            await _send_kept(send, kept, headers, method, media_type, zip_it=again)
+            return
         await send(
             {
                 "type": "http.response.start",
@@ -238,35 +243,32 @@ class GraphQLEndpoint:
         return payload, context if allowed == {OperationType.QUERY} else None
 
 
-async def _send_kept(send: Send, kept: Kept, headers: dict[bytes, bytes], method: str, media_type: str) -> None:
-    zipped = kept.zipped() if _accepts_gzip(headers.get(b"accept-encoding", b"")[:1000]) else None
+async def _send_kept(
+    send: Send, kept: Kept, headers: dict[bytes, bytes], method: str, media_type: str, *, zip_it: bool
+) -> None:
+    zipped = await kept.zipped() if zip_it and _accepts_gzip(headers.get(b"accept-encoding", b"")[:1000]) else None
     body = zipped or kept.body
-    sent = kept.headers.get(zipped is not None)
-    if sent is None:
-        tag = b'"%s%s"' % (kept.tag, b"-gzip" if zipped else b"")
-        sent = kept.headers[zipped is not None] = [
-            (b"content-type", f"{media_type}; charset=utf-8".encode()),
-            (b"content-length", str(len(body)).encode()),
-            (b"etag", tag),
-            (b"vary", b"accept, accept-encoding"),
-            (b"cache-control", b"private, no-cache"),
-            (b"x-content-type-options", b"nosniff"),
-            *([(b"content-encoding", b"gzip")] if zipped else []),
-        ]
+    # another for each form that it is sent in
+    etag = b'"%s%s%s"' % (kept.tag, b"-g" if media_type == GRAPHQL else b"", b"-gzip" if zipped else b"")
+    sent = [
+        (b"etag", etag),
+        (b"vary", b"accept, accept-encoding"),
+        (b"cache-control", b"private, no-cache"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
     status = 200
     if method != "POST":
-        held = headers.get(b"if-none-match", b"")
-        if held and (
-            held.strip() == b"*" or sent[2][1] in (tag.strip().removeprefix(b"W/") for tag in held.split(b","))
-        ):
-            status, sent = (
-                NOT_MODIFIED,
-                [header for header in sent if header[0] not in (b"content-type", b"content-length")],
-            )
-        if method == "HEAD" or status == NOT_MODIFIED:
-            body = b""
+        known = headers.get(b"if-none-match", b"").strip()
+        if known and (known == b"*" or etag in (each.strip().removeprefix(b"W/") for each in known.split(b","))):
+            status = NOT_MODIFIED
+    if status != NOT_MODIFIED:
+        sent += [
+            (b"content-type", f"{media_type}; charset=utf-8".encode()),
+            (b"content-length", str(len(body)).encode()),
+            *([(b"content-encoding", b"gzip")] if zipped else []),
+        ]
     await send({"type": "http.response.start", "status": status, "headers": sent})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": b"" if method == "HEAD" or status == NOT_MODIFIED else body})
 
 
 @lru_cache(maxsize=64)

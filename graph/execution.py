@@ -7,8 +7,8 @@ a batch form (`batched`) is called once for all objects, and the columns become 
 whole list to the standard way, so that errors are always the standard ones.
 """
 
-from asyncio import gather
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import nullcontext
 from math import isfinite
 from operator import attrgetter
 from types import NoneType
@@ -30,7 +30,7 @@ from graphql import (
 )
 from graphql.execution import get_argument_values
 from graphql.execution.collect_fields import FieldDetails
-from graphql.pyutils import AwaitableOrValue, Path
+from graphql.pyutils import AwaitableOrValue, Path, gather_with_cancel
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.arguments import convert_arguments
@@ -119,19 +119,20 @@ class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
             or kind.objects is None
         ):
             return complete(item_type, field_details_list, info, path, items, position_context)
-        completing = _complete(kind, items, info)
         if kind.objects.waits:
 
             async def wait() -> list[Any]:
                 try:
-                    return await completing
+                    # what batch forms charged is charged again by the standard way
+                    with getattr(info.context, "refunding", nullcontext)():
+                        return await _complete(kind, items, info)
                 except _Unusual:
                     completed = complete(item_type, field_details_list, info, path, items, position_context)
                     return await completed if self.is_awaitable(completed) else cast("list[Any]", completed)
 
             return wait()
         try:
-            return _at_once(completing)
+            return _at_once(_complete(kind, items, info))
         except _Unusual:
             return complete(item_type, field_details_list, info, path, items, position_context)
 
@@ -242,6 +243,8 @@ def _leaves(leaf: GraphQLLeafType, kinds: set[type], values: list[Any]) -> list[
 
 
 async def _objects(plan: _Plan, kinds: set[type], objects: list[Any], info: Info) -> list[Any]:
+    if not objects:
+        return []
     # which class it is says whether an object is of the type
     if (is_type_of := plan.type.is_type_of) and not all(
         is_type_of(next(each for each in objects if type(each) is kind), info) is True for kind in kinds
@@ -249,7 +252,7 @@ async def _objects(plan: _Plan, kinds: set[type], objects: list[Any], info: Info
         raise _Unusual
     columns = (_column(field, plan.type.name, objects, info) for field in plan.fields.values())
     # those that wait do so together
-    values = await gather(*columns) if plan.waits else [await column for column in columns]
+    values = await gather_with_cancel(*columns) if plan.waits else [await column for column in columns]
     names = tuple(plan.fields)
     # where everything is skipped a row is empty, and there; not strict, which takes twice as long
     return [dict(zip(names, row)) for row in zip(*values)] if values else [{} for _ in objects]  # noqa: B905
@@ -265,4 +268,6 @@ async def _column(field: _Field | None, type_name: str, objects: list[Any], info
             values = list(map(attrgetter(field.attribute), objects))
     except Exception as error:
         raise _Unusual from error
+    if len(values) != len(objects):
+        raise _Unusual
     return await _complete(field.kind, values, info)

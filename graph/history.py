@@ -11,7 +11,7 @@ async def check_day(operation: Operation, argument: str, day: date) -> date:
     row = await operation.one("past_days", day)
     assert row  # noqa: S101 - the statement answers every day
     today: date = row["today"]
-    operation.day = today
+    operation.day = min(operation.day or today, today)
     if day > today:
         raise InvalidArgument(f"{argument}: {day} is yet to come; today is {today}, in UTC.")
     if not row["kept"]:

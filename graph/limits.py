@@ -115,9 +115,12 @@ class Limits(SchemaExtension):
 
 
 class Documents:
-    """Documents by their text that were found right: bounded in characters, least recently used out."""
+    """Documents by their text that were found right: bounded in characters, least recently used out.
 
-    def __init__(self, max_characters: int = 200_000) -> None:
+    A character may take 200 bytes, as nodes and tokens.
+    """
+
+    def __init__(self, max_characters: int = 50_000) -> None:
         self._max_characters = max_characters
         self._kept: OrderedDict[str, DocumentNode] = OrderedDict()
         self._characters = 0

@@ -74,8 +74,17 @@ class Node:
     @strawberry.field
     def id(self) -> ID:
         """Opaque, and good for `node`; it carries the environment, and the day where one was asked."""
-        parts = [type(self).__name__, self.environment_name, self.key, *([self.day] if self.day else [])]
-        return ID(base64.urlsafe_b64encode(orjson.dumps(parts)).decode())
+        return _write_id(self)
+
+    @batched(id)  # noqa: A003 - the field
+    @staticmethod
+    async def _ids(nodes: "Sequence[Node]", _: Operation) -> list[ID]:
+        return list(map(_write_id, nodes))
+
+
+def _write_id(node: Node) -> ID:
+    parts = [type(node).__name__, node.environment_name, node.key, *([node.day] if node.day else [])]
+    return ID(base64.urlsafe_b64encode(orjson.dumps(parts)).decode())
 
 
 @strawberry.type

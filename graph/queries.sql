@@ -40,7 +40,11 @@ SELECT 1 AS ordinal,
                  (SELECT timeline_id FROM pg_control_checkpoint()),
                  (SELECT oid FROM pg_database WHERE datname = current_database()),
                  extract(epoch FROM pg_postmaster_start_time()), to_regclass('data_change')::oid,
-                 (SELECT hashtext(string_agg(concat_ws(':', oid, xmin), ',' ORDER BY oid)) FROM recording)) AS identity,
+                 (SELECT hashtext(string_agg(concat_ws(':', oid, xmin), ',' ORDER BY oid)) FROM recording),
+                 -- without these there are no answers about past days
+                 (SELECT hashtext(string_agg(concat_ws(':', t.oid, t.xmin), ',' ORDER BY t.oid))
+                  FROM pg_trigger AS t JOIN watched ON watched.relation = t.tgrelid
+                  WHERE t.tgname LIKE 'history\_%' AND t.tgenabled = 'A')) AS identity,
        (SELECT bool_and(relation IS NOT NULL) FROM watched) AS complete,
        to_regclass('data_change') IS NOT NULL
            AND (SELECT count(*) FROM recording) = (SELECT 4 * count(relation) FROM watched)

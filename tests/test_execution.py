@@ -1,5 +1,6 @@
 """The executor gives what graphql-core's own gives, for whatever query: generated from the schema, over the small market."""
 
+import asyncio
 import os
 import random
 from collections import Counter
@@ -20,10 +21,12 @@ from graphql import (
     is_leaf_type,
 )
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+from strawberry.schema.schema_converter import GraphQLCoreConverter
 
 from graph import execution
 from graph.app import open_runtime
 from graph.context import Operation, Runtime
+from graph.errors import DatabaseUnavailable
 from graph.execution import ColumnExecutor
 from graph.settings import Settings
 
@@ -49,6 +52,13 @@ VALUES: dict[str, list[str]] = {
 SKIPPED = {"status", "node", "after", "environment", "asOf", "membersAsOf", "search", "minMembers", "maxMembers"}
 
 
+def is_plain(field: Any) -> bool:
+    """Whether a field may make a column, or leads to a list."""
+    made = field.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
+    resolver = made and made.base_resolver
+    return not resolver or hasattr(resolver.wrapped_func, "batch") or "Connection" in str(field.type)
+
+
 def generate(rng: random.Random) -> str:
     """Make a query of the schema's fields."""
     schema = SCHEMA._schema  # noqa: SLF001 - Strawberry has no public name for it
@@ -67,6 +77,9 @@ def generate(rng: random.Random) -> str:
                 given.append(f"{name}: {f'[{value}]' if many else value}")
         return f"({', '.join(given)})" if given else ""
 
+    # most queries select what makes columns, and little else, or no list would be plain enough
+    others = rng.choice([0.05, 0.05, 0.55])
+
     def selection(kind: Any, depth: int) -> str:
         if isinstance(kind, GraphQLUnionType | GraphQLInterfaceType):
             parts = [f"... on {each.name} {selection(each, depth)}" for each in schema.get_possible_types(kind)]
@@ -74,7 +87,11 @@ def generate(rng: random.Random) -> str:
         fields = []
         for name, field in kind.fields.items():
             below = get_named_type(field.type)
-            if name in SKIPPED or (not is_leaf_type(below) and depth <= 0) or rng.random() < 0.45:
+            if (
+                name in SKIPPED
+                or (not is_leaf_type(below) and depth <= 0)
+                or rng.random() > (0.55 if is_plain(field) else others)
+            ):
                 continue
             alias = f"{name}{rng.randrange(10)}: " if rng.random() < 0.15 else ""
             skip = rng.choice(["", "", "", "", " @skip(if: true)", " @include(if: true)"])
@@ -89,13 +106,15 @@ def generate(rng: random.Random) -> str:
     name = rng.choice([name for name in root.fields if name not in SKIPPED] + ["search"])
     field = root.fields[name]
     given = arguments(field) if name != "search" else f"(text: {rng.choice(VALUES['text'])})"
-    return f"{{ {name}{given} {selection(get_named_type(field.type), 3)} }}"
+    return f"{{ {name}{given} {selection(get_named_type(field.type), 4)} }}"
 
 
-async def answer(runtime: Runtime, query: str, executor: Any) -> tuple[Any, set[tuple[Any, ...]]]:
+async def answer(runtime: Runtime, query: str, executor: Any) -> tuple[Any, set[tuple[Any, ...]], int]:
+    """The data, the errors, and how many objects were counted."""
     SCHEMA.execution_context_class = executor
+    operation = Operation(runtime)
     try:
-        result = await SCHEMA.execute(query, context_value=Operation(runtime))
+        result = await SCHEMA.execute(query, context_value=operation)
     finally:
         SCHEMA.execution_context_class = ColumnExecutor
     errors = {
@@ -103,7 +122,7 @@ async def answer(runtime: Runtime, query: str, executor: Any) -> tuple[Any, set[
         for error in result.errors or ()
         if error.extensions["code"] != "INTERNAL"
     }
-    return result.data, errors
+    return result.data, errors, operation._attempt.objects  # noqa: SLF001 - nothing else tells
 
 
 def rows(data: Any) -> int:
@@ -132,9 +151,10 @@ async def test_generated_queries_have_the_answers_of_the_standard_executor(
         await runtime.freshness.confirmed()
         for _ in range(QUERIES):
             query = generate(rng)
-            ours, errors = await answer(runtime, query, ColumnExecutor)
-            standard, expected = await answer(runtime, query, StrawberryGraphQLCoreExecutionContext)
+            ours, errors, objects = await answer(runtime, query, ColumnExecutor)
+            standard, expected, counted_objects = await answer(runtime, query, StrawberryGraphQLCoreExecutionContext)
             assert ours == standard, query
+            assert expected or objects == counted_objects, query
             # of several errors that null one parent, which ones are reported depends on their timing
             assert errors == expected or (errors and expected and {e[0] for e in errors} & {e[0] for e in expected}), (
                 query
@@ -248,3 +268,47 @@ async def test_unusual_rows_are_completed_by_the_standard_rules(case: str, selec
             result = await strawberry.Schema(Query, types=[Other], execution_context_class=executor).execute(query)
             results.append((result.data, [(error.path, error.message) for error in result.errors or ()]))
         assert results[0] == results[1], query
+
+
+async def test_a_key_is_sent_once_whether_it_is_answered_under_way_or_an_error(
+    databases: Databases, priced_template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
+        await runtime.freshness.confirmed()
+        operation = Operation(runtime)
+        async with operation.attempt(snapshot=False):
+            first = asyncio.create_task(operation.every("member_counts", [(1,), (2,)]))
+            while not operation.statements:
+                await asyncio.sleep(0)
+            # (1,) is under way; who is cancelled takes it from nobody
+            second = asyncio.create_task(operation.every("member_counts", [(1,), (3,)]))
+            await asyncio.sleep(0)
+            first.cancel()
+            assert [rows[0]["total"] for rows in await second] == [5, 4]
+            assert [rows[0]["total"] for rows in await operation.every("member_counts", [(2,), (1,)])] == [4, 5]
+            assert operation.statements == ["member_counts", "member_counts"]
+
+        async def fail(*_: Any, **__: Any) -> Any:
+            raise DatabaseUnavailable("gone")
+
+        monkeypatch.setattr(runtime.database, "fetch", fail)
+        operation = Operation(runtime)
+        async with operation.attempt(snapshot=False):
+            for _ in range(3):
+                with pytest.raises(DatabaseUnavailable):
+                    await operation.every("member_counts", [(1,)])
+        assert operation.statements == ["member_counts"]
+        # an outage costs a query no more statements than it has
+        operation = Operation(runtime)
+        query = '{ stocks(symbols: ["AAPL", "MSFT"]) { groups { memberCount } } }'
+        assert (await SCHEMA.execute(query, context_value=operation)).data is None
+        assert operation.statements == ["stocks"]
+
+
+async def test_a_list_of_empty_lists_stays_a_column(databases: Databases, priced_template: str) -> None:
+    async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
+        await runtime.freshness.confirmed()
+        query = '{ stocks(symbols: ["AAPL", "MSFT"]) { symbol groups(type: SEGMENT) { name memberCount } } }'
+        data, errors, objects = await answer(runtime, query, ColumnExecutor)
+        assert data == {"stocks": [{"symbol": "AAPL", "groups": []}, {"symbol": "MSFT", "groups": []}]}
+        assert (errors, objects) == (set(), 2)

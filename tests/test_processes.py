@@ -1,6 +1,7 @@
 """Several server processes on one database: a change is in each one's next answer within a second, through pgbouncer too."""
 
 import asyncio
+import itertools
 import json
 import os
 import pwd
@@ -28,6 +29,7 @@ from graph.cli import app
 from graph.database import Database
 from graph.errors import DatabaseUnavailable
 
+_numbers = itertools.count()
 PROCESSES = 4
 CLIENTS = 16
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
@@ -60,6 +62,11 @@ def until(holds: Callable[[], bool], limit: float = 30) -> None:
         time.sleep(0.005)
 
 
+def anew() -> str:
+    """The query of the universe in words that no kept answer is of."""
+    return f"{TOP3} # {next(_numbers)}"
+
+
 class Client:
     """A connection to a server process: it stays with that one, and fails rather than be made again."""
 
@@ -86,7 +93,7 @@ class Client:
     def remembers(self, mode: str) -> bool:
         """Whether changes become known in a mode, and the universe, asked for now, comes from memory."""
         hits = self.status("universes")["hits"]
-        self.ask(TOP3)
+        self.ask(anew())
         return bool(self.status("universes")["hits"] == hits + 1 and self.status("listener")["mode"] == mode)
 
     def symbols(self) -> list[str]:
@@ -130,7 +137,7 @@ class Servers:
                 with suppress(ConnectionError), ExitStack() as connection:
                     client = connection.enter_context(Client(self.port))
                     before = [each.status("universes") for each in found]
-                    client.ask(TOP3)
+                    client.ask(anew())
                     if [each.status("universes") for each in found] == before:
                         found.append(client)
                         connections.push(connection.pop_all())

@@ -1,11 +1,13 @@
 """A real PostgreSQL for every test: the embedded one, or the server that TEST_DATABASE_URL names."""
 
+import asyncio
 import itertools
 import os
 import shutil
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -211,6 +213,15 @@ async def live(market_url: str) -> AsyncIterator[Live]:
         writer = await asyncpg.connect(market_url)
         yield Live(market_url, runtime, asker(runtime), writer)
         await writer.close()
+
+
+async def seconds_until(holds: Callable[[], Awaitable[bool]], limit: float = 15) -> float:
+    """Ask again and again until something holds; how long that took."""
+    start = time.monotonic()
+    while not await holds():
+        assert time.monotonic() - start < limit, "it never came to hold"
+        await asyncio.sleep(0.005)
+    return time.monotonic() - start
 
 
 @contextmanager

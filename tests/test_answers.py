@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +12,7 @@ import asyncpg
 import httpx2
 import orjson
 import pytest
-from conftest import SCHEMA, Databases
+from conftest import SCHEMA, Databases, seconds_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
@@ -73,15 +73,6 @@ async def opened(url: str) -> AsyncIterator[Site]:
 async def site(databases: Databases, priced_template: str) -> AsyncIterator[Site]:
     async with opened(await databases.make(priced_template)) as made:
         yield made
-
-
-async def seconds_until(holds: Callable[[], Awaitable[bool]], limit: float = 15) -> float:
-    """Ask again and again until something holds; how long that took."""
-    start = time.monotonic()
-    while not await holds():
-        assert time.monotonic() - start < limit, "it never came to hold"
-        await asyncio.sleep(0.005)
-    return time.monotonic() - start
 
 
 async def test_what_is_asked_again_is_answered_with_the_same_bytes(site: Site) -> None:

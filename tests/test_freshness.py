@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
-from conftest import Databases, Live, asker
+from conftest import Databases, Live, asker, seconds_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,15 +24,6 @@ TOP3 = '{ universe(key: "top3") { symbols } }'
 async def top3(live: Live) -> list[str]:
     symbols: list[str] = (await live.ask(TOP3))["data"]["universe"]["symbols"]
     return symbols
-
-
-async def seconds_until(holds: Callable[[], Awaitable[bool]], limit: float = 15) -> float:
-    """Ask again and again until something holds; how long that took."""
-    start = time.monotonic()
-    while not await holds():
-        assert time.monotonic() - start < limit, "it never came to hold"
-        await asyncio.sleep(0.005)
-    return time.monotonic() - start
 
 
 async def generation(connection: "asyncpg.Connection[asyncpg.Record]") -> int:

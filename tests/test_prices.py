@@ -1,8 +1,7 @@
 """Prices in memory: fresh whoever writes them, of one moment with the groups, within bounds; and bars by date."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import asyncpg
 import numpy as np
 import pytest
-from conftest import Ask, Databases, Live, asker
+from conftest import Ask, Databases, Live, asker, seconds_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -39,15 +38,6 @@ async def energy(market: Live) -> Any:
     rows = (await market.ask(DAY))["data"]["sectorRotation"]["rows"]
     (change,) = [row["windows"][0]["change"] for row in rows if row["group"]["name"] == "energy"]
     return None if change is None else f"{change:.4f}"
-
-
-async def seconds_until(holds: Callable[[], Awaitable[bool]], limit: float = 15) -> float:
-    """Ask again and again until something holds; how long that took."""
-    start = time.monotonic()
-    while not await holds():
-        assert time.monotonic() - start < limit, "it never came to hold"
-        await asyncio.sleep(0.005)
-    return time.monotonic() - start
 
 
 async def test_closes_are_read_once_and_shared(market: Live) -> None:

@@ -27,7 +27,7 @@ from graph import execution
 from graph.app import open_runtime
 from graph.context import Operation, Runtime
 from graph.errors import DatabaseUnavailable
-from graph.execution import ColumnExecutor
+from graph.execution import ColumnExecutor, batched
 from graph.settings import Settings
 
 QUERIES = int(os.environ.get("TEST_GENERATED_QUERIES", "250"))
@@ -312,3 +312,81 @@ async def test_a_list_of_empty_lists_stays_a_column(databases: Databases, priced
         data, errors, objects = await answer(runtime, query, ColumnExecutor)
         assert data == {"stocks": [{"symbol": "AAPL", "groups": []}, {"symbol": "MSFT", "groups": []}]}
         assert (errors, objects) == (set(), 2)
+
+
+ALIKE = """
+    query Alike($t: [GroupType!], $u: [GroupType!] = [THEME]) {
+      group(name: "BIG") { members { nodes { weight stock { symbol a: groups(type: ETF) { name memberCount } b: groups(type: $t) { name } } } } }
+      stocks(symbols: ["AAPL", "XOM", "NOPE", "NVDA", "ZZZ"]) {
+        id sector { id name memberCount } c: groups(type: $u) { name }
+        memberships(type: [ETF, THEME]) { symbol weight stock { symbol sector { name } } group { name type } }
+      }
+      universe(key: "BIG:TECH") { stocks { nodes { symbol groups { name environment } } } groups { name memberCount } }
+    }"""
+
+
+@pytest.mark.parametrize("variables", [{}, {"t": None}, {"t": "SECTOR"}, {"t": ["ETF", "THEME"], "u": None}, {"t": []}])
+async def test_batch_forms_give_what_their_fields_give(
+    databases: Databases, priced_template: str, monkeypatch: pytest.MonkeyPatch, variables: dict[str, Any]
+) -> None:
+    async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
+        await runtime.freshness.confirmed()
+        ours = await SCHEMA.execute(ALIKE, variable_values=variables, context_value=Operation(runtime))
+        monkeypatch.setattr(SCHEMA, "execution_context_class", StrawberryGraphQLCoreExecutionContext)
+        standard = await SCHEMA.execute(ALIKE, variable_values=variables, context_value=Operation(runtime))
+        assert (ours.data, ours.errors, standard.errors) == (standard.data, None, None)
+        assert len(ours.data["stocks"][0]["memberships"]) == 2
+
+
+@strawberry.type
+class Number:
+    value: int
+
+    @strawberry.field
+    async def half(self) -> int:
+        if self.value % 2:
+            raise ValueError(f"{self.value} is odd")
+        return self.value // 2
+
+    @batched(half)
+    @staticmethod
+    async def _halves(numbers: list["Number"], _: Any) -> list[int]:
+        return [await number.half() for number in numbers]
+
+    @strawberry.field
+    async def many(self) -> "list[Number]":
+        return [Number(value=number) for number in range(self.value)]
+
+    @batched(many)
+    @staticmethod
+    async def _many(numbers: list["Number"], _: Any) -> "list[list[Number]]":
+        return [await number.many() for number in numbers]
+
+    @strawberry.field
+    async def same(self) -> int:
+        return self.value
+
+    @batched(same)
+    @staticmethod
+    async def _lost(numbers: list["Number"], _: Any) -> list[int]:
+        return [number.value for number in numbers][1:]
+
+
+@strawberry.type
+class Numbers:
+    @strawberry.field
+    def numbers(self, values: list[int]) -> list[Number] | None:
+        return [Number(value=value) for value in values]
+
+
+@pytest.mark.parametrize(
+    "selected", ["value half", "half", "many { half }", "many { value many { value } }", "same value"]
+)
+@pytest.mark.parametrize("values", [[2, 4], [0, 0], [2, 3, 5], [4, 1], []])
+async def test_a_batch_form_that_fails_leaves_the_list_to_the_standard_way(selected: str, values: list[int]) -> None:
+    answers = []
+    for executor in (ColumnExecutor, StrawberryGraphQLCoreExecutionContext):
+        schema = strawberry.Schema(Numbers, execution_context_class=executor)
+        result = await schema.execute(f"{{ numbers(values: {values}) {{ {selected} }} }}")
+        answers.append((result.data, {error.message for error in result.errors or ()}))
+    assert answers[0] == answers[1]

@@ -9,7 +9,7 @@ from graph.settings import Environment, Settings
 
 
 def test_the_defaults() -> None:
-    assert Settings() == Settings(None, None, None, Environment.DEFAULT, "on", "refuse", "UTC")
+    assert Settings() == Settings(None, None, None, Environment.DEFAULT, "on", "on", "refuse", "UTC")
 
 
 def test_what_is_written_to_the_environment_is_read_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,6 +23,7 @@ def test_what_is_written_to_the_environment_is_read_from_it(monkeypatch: pytest.
         cache_url="redis://:s3cret@host/0",
         environment=Environment.UAT,
         memo="off",
+        answers="off",
         outage="stale",
         time_zone="America/New_York",
     )

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from graph.answers import Answers
+from graph.columns import Columns
 from graph.context import Holdings, Operation, Runtime
 from graph.database import Database
 from graph.endpoint import GraphQLEndpoint
@@ -53,6 +54,7 @@ async def open_runtime(settings: Settings, *, listen: bool = True) -> AsyncItera
             ),
             # in this process alone: a Redis would have to send all of it each time
             frames=Memo("frames", freshness, family="prices", serve_stale=stale, max_bytes=FRAME_BYTES),
+            columns=Columns(freshness),
             answers=Answers(freshness),
             reading_prices=asyncio.Lock(),
         )
@@ -98,11 +100,13 @@ def create_app(settings: Settings) -> Starlette:
             return JSONResponse({"ready": False, "reason": reason}, status_code=503)
         return JSONResponse({"ready": True})
 
+    schema = make_schema()
     endpoint = GraphQLEndpoint(
-        make_schema(),
+        schema,
         lambda: Operation(runtime),
         graphiql_page,
         None if settings.answers == "off" else lambda: runtime.answers,
+        schema.at_once,
     )
     return Starlette(
         lifespan=lifespan,

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import orjson
 import strawberry
 
+from graph.context import Info
 from graph.errors import BadCursor, InvalidArgument
 
 MAX_PAGE = 5_000
@@ -54,7 +55,7 @@ class Connection(Generic[Item]):
     page_info: PageInfo
     """Where the page lies in the list."""
     cursors: strawberry.Private[Callable[[], list[str]]]
-    count: strawberry.Private[Callable[[], Awaitable[int]]]
+    count: strawberry.Private[Callable[[Info], Awaitable[int]]]
 
     @strawberry.field
     def edges(self) -> list[Edge[Item]]:
@@ -62,9 +63,9 @@ class Connection(Generic[Item]):
         return [Edge(cursor=cursor, node=node) for cursor, node in zip(self.cursors(), self.nodes, strict=True)]
 
     @strawberry.field
-    async def total_count(self) -> int:
+    async def total_count(self, info: Info) -> int:
         """How many items the whole list has; counted only when asked for."""
-        return await self.count()
+        return await self.count(info)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class Page:
         rows: Sequence[Row],
         make: Callable[[Row], Item],
         position: Callable[[Row], Position],
-        count: Callable[[], Awaitable[int]],
+        count: Callable[[Info], Awaitable[int]],
     ) -> "Connection[Item]":
         """Make the answer of the rows read for this page."""
         held = rows[: self.limit]

@@ -4,9 +4,9 @@ import asyncio
 import math
 import sys
 from array import array
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from contextvars import ContextVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
@@ -17,8 +17,9 @@ import asyncpg
 import strawberry
 
 from graph.answers import Answers, Moment
+from graph.columns import Columns, Root, Source
 from graph.database import Connection, Database, Family, Generation, Reading, family_of
-from graph.errors import LimitExceeded
+from graph.errors import GraphError, LimitExceeded
 from graph.frame import Frame
 from graph.freshness import Freshness
 from graph.keys import GroupName
@@ -35,9 +36,6 @@ Answer: TypeAlias = tuple[list[Row], Generation | None]
 Read: TypeAlias = Callable[..., Awaitable[Reading]]
 """Sends a statement by its name, with its arguments."""
 Value = TypeVar("Value")
-
-
-_tab: ContextVar[list[int] | None] = ContextVar("charges that may be taken back", default=None)
 
 
 class Holdings(NamedTuple):
@@ -70,6 +68,7 @@ class Runtime:
     """The members of some groups, by their ids."""
     frames: Memo[Frame]
     """The closes of some years, by the last of them; `latest` for those that end in the last session."""
+    columns: Columns
     answers: Answers
     reading_prices: asyncio.Lock
     """Held while closes are read."""
@@ -90,6 +89,8 @@ class _Attempt:
         self._operation = operation
         self._one_at_a_time = asyncio.Lock() if snapshot else None
         self._connection: Connection | None = None
+        self._failed: GraphError | None = None
+        """What went wrong in the snapshot: its transaction answers nothing after that."""
         self._ended = False
         self._resources = AsyncExitStack()
         self._next: dict[tuple[str, date | None], _Batch] = {}
@@ -97,11 +98,10 @@ class _Attempt:
         self._asked: dict[tuple[str, date | None], dict[Key, _Batch]] = {}
         """Which batch each key was or will be in."""
         self._sending: set[asyncio.Future[list[Answer]]] = set()
-        self.seen: dict[Family, set[Generation | None]] = {"groups": set(), "prices": set()}
         self.loads: dict[tuple[Memo[Any], str], asyncio.Future[Remembered[Any]]] = {}
         """What no memo may remember, and this attempt reads once all the same."""
-        self.stale = False
-        self.objects = 0
+        self.loaded = 0
+        """How many objects the columns count for that were loaded."""
 
     @property
     def in_snapshot(self) -> bool:
@@ -111,9 +111,15 @@ class _Attempt:
         if self._one_at_a_time is None:
             return await self._operation.read(statement, *arguments, **options)
         async with self._one_at_a_time:
-            if self._connection is None:
-                self._connection = await self._resources.enter_async_context(self._operation.database.snapshot())
-            return await self._operation.read(statement, *arguments, **options, connection=self._connection)
+            if self._failed:
+                raise self._failed
+            try:
+                if self._connection is None:
+                    self._connection = await self._resources.enter_async_context(self._operation.database.snapshot())
+                return await self._operation.read(statement, *arguments, **options, connection=self._connection)
+            except GraphError as error:
+                self._failed = error
+                raise
 
     async def ask(self, statement: str, as_of: date | None, keys: Sequence[Key]) -> list[Answer]:
         """Answer keys, in one statement with all that are asked for until the event loop comes round again.
@@ -186,18 +192,62 @@ class Operation:
         self.environment = runtime.settings.environment
         self.statements: list[str] = []
         """The names of the statements sent, those of earlier attempts included."""
+        self._epoch = runtime.freshness.epoch
+        self._zone = ZoneInfo(runtime.settings.time_zone)
+        self._attempt = _Attempt(self, snapshot=False)
+        self.begin()
+
+    def begin(self, *, as_part: bool = False) -> None:
+        """Count from nothing; as a part, towards what loading all columns takes."""
+        self._is_part = as_part
+        self.objects = 0
+        """How many have been charged."""
+        self.each: tuple[int, ...] = ()
+        """How many for each of the keys that were asked for last."""
+        self.seen: dict[Family, set[Generation | None]] = {"groups": set(), "prices": set()}
+        """The generations of what was read."""
         self.day: date | None = None
         """The day in UTC that the answer is told on, where it rests on that."""
         self.momentary = False
         """Whether the answer tells of what changes without a change of the database."""
-        self._epoch = runtime.freshness.epoch
-        self._zone = ZoneInfo(runtime.settings.time_zone)
-        self._attempt = _Attempt(self, snapshot=False)
+        self.stale = False
+        """Whether a remembered value was served, during an outage, without being known to hold still."""
+
+    def part(self) -> "Operation":
+        """Give what one column is loaded with: all is shared but what is read and counted."""
+        part = copy(self)
+        part.begin(as_part=True)
+        return part
+
+    @property
+    def source(self) -> Source:
+        """What was read and counted."""
+        seen = {family: frozenset(seen) for family, seen in self.seen.items() if seen}
+        return Source(self.objects, self.each, seen, self.day, self.momentary, self.stale)
+
+    def absorb(self, source: Source, objects: int | None = None) -> None:
+        """Count what a column rests on, or other objects than it counts for itself."""
+        self.objects += source.objects if objects is None else objects
+        if self.objects > MAX_OBJECTS:
+            raise _too_many()
+        for family, seen in source.seen.items():
+            self.seen[family] |= seen
+        self.day = min(self.day or source.day, source.day) if source.day else self.day
+        self.momentary |= source.momentary
+        self.stale |= source.stale
+
+    @property
+    def root(self) -> Root | None:
+        """Where columns are kept for other operations; None where nothing may be."""
+        if self._attempt.in_snapshot or self.runtime.settings.memo == "off":
+            return None
+        return self.runtime.columns.root()
 
     @asynccontextmanager
     async def attempt(self, *, snapshot: bool) -> AsyncIterator[None]:
         """Forget what an earlier attempt read; in a snapshot, all statements read the same state of the database."""
         self._attempt = attempt = _Attempt(self, snapshot=snapshot)
+        self.begin()
         try:
             yield
         finally:
@@ -206,12 +256,11 @@ class Operation:
     @property
     def agrees(self) -> bool:
         """Whether all that this attempt read, remembered values included, stood in the database at one moment."""
-        attempt = self._attempt
-        if attempt.in_snapshot:
+        if self._attempt.in_snapshot:
             return True
         moments: list[Generation] = []
         states: dict[Family, set[int]] = {}
-        for family, seen in attempt.seen.items():
+        for family, seen in self.seen.items():
             for moment in seen:
                 if moment is None:
                     return False
@@ -225,45 +274,27 @@ class Operation:
     @property
     def moment(self) -> Moment | None:
         """When the answer holds; None where nobody can tell."""
-        attempt = self._attempt
         # where all agree, whatever was seen last of a family tells
-        if self.momentary or attempt.stale or not self.agrees:
+        if self.momentary or self.stale or not self.agrees:
             return None
         changes: dict[Family, int] = {}
-        for family, seen in attempt.seen.items():
+        for family, seen in self.seen.items():
             for each in seen:
                 if each is None:
                     return None
                 changes[family] = each.of(family)
         return Moment(changes, self.day, self._epoch)
 
-    @property
-    def stale(self) -> bool:
-        """Whether a remembered value was served, during an outage, without being known to hold still."""
-        return self._attempt.stale
-
     def charge(self, objects: int) -> None:
         """Count objects of the answer against the budget; LimitExceeded beyond it."""
-        self._attempt.objects += objects
-        if tab := _tab.get():
-            tab.append(objects)
-        if self._attempt.objects > MAX_OBJECTS:
-            raise LimitExceeded(
-                f"The answer would hold more than {MAX_OBJECTS:,} objects; ask for fewer at a time with `first`."
-            )
-
-    @contextmanager
-    def refunding(self) -> Iterator[None]:
-        """Take back what is charged inside where that ends in an error, since it is all done again then."""
-        tab = [0]
-        token = _tab.set(tab)
-        try:
-            yield
-        except BaseException:
-            self._attempt.objects -= sum(tab)
-            raise
-        finally:
-            _tab.reset(token)
+        self.objects += objects
+        total = self.objects
+        if self._is_part:
+            # what a column counts for is counted again wherever it is used; this is what loading all of them takes
+            self._attempt.loaded += objects
+            total = self._attempt.loaded
+        if total > MAX_OBJECTS:
+            raise _too_many()
 
     def utc(self, timestamp: datetime | None) -> datetime | None:
         """Read a timestamp of the tables, which carries no zone, in the zone that the settings name."""
@@ -286,7 +317,7 @@ class Operation:
         """Give the rows of a statement that answers one question and not many keys."""
         attempt = self._attempt
         reading = await attempt.read(statement, *arguments)
-        attempt.seen[family_of(statement)].add(reading.generation)
+        self.seen[family_of(statement)].add(reading.generation)
         self.charge(len(reading.rows))
         return reading.rows
 
@@ -294,7 +325,7 @@ class Operation:
         """Give a statement's rows for one key: all keys that are asked for meanwhile go with it in one batch."""
         attempt = self._attempt
         ((rows, generation),) = await attempt.ask(statement, as_of, [key])
-        attempt.seen[family_of(statement)].add(generation)
+        self.seen[family_of(statement)].add(generation)
         self.charge(len(rows))
         return rows
 
@@ -302,8 +333,9 @@ class Operation:
         """Give a statement's rows for each of some keys, in their order."""
         attempt = self._attempt
         answers = await attempt.ask(statement, as_of, keys)
-        attempt.seen[family_of(statement)].update({generation for _, generation in answers})
-        self.charge(sum([len(rows) for rows, _ in answers]))
+        self.seen[family_of(statement)].update({generation for _, generation in answers})
+        self.each = tuple([len(rows) for rows, _ in answers])
+        self.charge(sum(self.each))
         return [rows for rows, _ in answers]
 
     async def one(self, statement: str, *key: Any, as_of: date | None = None) -> Row | None:
@@ -353,10 +385,16 @@ class Operation:
         else:
             remembered = await memo.get(name, load)
         if remembered.stale:
-            attempt.stale = True
+            self.stale = True
         else:
-            attempt.seen[memo.family].add(remembered.generation)
+            self.seen[memo.family].add(remembered.generation)
         return remembered.value
+
+
+def _too_many() -> LimitExceeded:
+    return LimitExceeded(
+        f"The answer would hold more than {MAX_OBJECTS:,} objects; ask for fewer at a time with `first`."
+    )
 
 
 Info: TypeAlias = strawberry.Info[Operation, None]

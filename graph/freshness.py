@@ -28,6 +28,8 @@ CONFIRMED_SECONDS = 0.9
 POLL_SECONDS = 0.25
 ECHO_SECONDS = 2.0
 """How long the database may take to send back what the channel is sent; past that notifications do not work here."""
+SETTLE_SECONDS = 0.02
+"""How long an operation may wait for a change to be known, so that what is kept can answer it."""
 HEARTBEAT_SECONDS = 3.0
 """How long a poll may take, before the connection counts as lost."""
 RETRY_SECONDS = (0.05, 1.0)
@@ -111,6 +113,13 @@ class Freshness:
         """Wait until the listening connection has read how things stand, the next time."""
         async with self._polled:
             await self._polled.wait()
+
+    async def settled(self) -> None:
+        """Wait until it is known what a change that was notified made of the generation, if that is soon."""
+        if self.tracked and self._listening and self._confirmed <= self._notified["groups"]:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_SECONDS):
+                    await self.confirmed()
 
     def _forget(self) -> None:
         self.epoch += 1

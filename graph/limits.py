@@ -8,7 +8,7 @@ GRAPHQL_PARSE_FAILED, GRAPHQL_VALIDATION_FAILED, OPERATION_RESOLUTION_FAILURE or
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 from graphql import (
     DocumentNode,
@@ -76,7 +76,7 @@ class Limits(SchemaExtension):
         """Have Strawberry parse no more than the limits allow, and code what that refuses."""
         context, limits = self.execution_context, self.limits
         if self.documents and (known := self.documents.get(context.query)):
-            context.graphql_document = known
+            context.graphql_document = known.node
             yield
             return
         options = {
@@ -99,7 +99,8 @@ class Limits(SchemaExtension):
         context = self.execution_context
         document, text = cast("DocumentNode", context.graphql_document), cast("str", context.query)
         errors: list[GraphQLError] = []
-        if not self.documents or self.documents.get(text) is not document:
+        known = self.documents and self.documents.get(text)
+        if not known or known.node is not document:
             schema = context.schema._schema  # noqa: SLF001 - Strawberry has no public name for it
             errors = check(schema, text, document, self.limits)
             if self.documents and not errors:
@@ -114,6 +115,16 @@ class Limits(SchemaExtension):
         yield
 
 
+class Document(NamedTuple):
+    """A document that was found right."""
+
+    node: DocumentNode
+    operations: dict[str | None, OperationDefinitionNode]
+    """By their names; None is the only one."""
+    made: dict[str | None, Any]
+    """What others make of each operation, kept as long as the document is."""
+
+
 class Documents:
     """Documents by their text that were found right: bounded in characters, least recently used out.
 
@@ -122,19 +133,26 @@ class Documents:
 
     def __init__(self, max_characters: int = 50_000) -> None:
         self._max_characters = max_characters
-        self._kept: OrderedDict[str, DocumentNode] = OrderedDict()
+        self._kept: OrderedDict[str, Document] = OrderedDict()
         self._characters = 0
 
-    def get(self, text: str | None) -> DocumentNode | None:
+    def get(self, text: str | None) -> Document | None:
         """Give the document of a text, if it is here."""
         document = self._kept.get(text or "")
         if document is not None:
             self._kept.move_to_end(cast("str", text))
         return document
 
-    def keep(self, text: str, document: DocumentNode) -> None:
+    def keep(self, text: str, node: DocumentNode) -> None:
         """Keep the document of a text."""
-        if self._kept.setdefault(text, document) is document:
+        if text not in self._kept:
+            found = [each for each in node.definitions if isinstance(each, OperationDefinitionNode)]
+            operations: dict[str | None, OperationDefinitionNode] = {
+                each.name.value: each for each in found if each.name
+            }
+            if len(found) == 1:
+                operations[None] = found[0]
+            self._kept[text] = Document(node, operations, {})
             self._characters += len(text)
         while self._characters > self._max_characters:
             oldest, _ = self._kept.popitem(last=False)

@@ -14,7 +14,6 @@ from strawberry.scalars import JSON
 from graph.connections import MAX_PAGE, Connection, Position, page
 from graph.context import Info, Operation, Row
 from graph.errors import InvalidArgument
-from graph.execution import batched
 from graph.history import check_day, check_known, check_since
 from graph.keys import GroupName, choose
 from graph.performance import (
@@ -27,6 +26,7 @@ from graph.performance import (
     measure_holdings,
     measure_stock,
 )
+from graph.plans import batched
 from graph.prices import Bar, bars
 from graph.settings import Environment
 
@@ -332,7 +332,7 @@ class Group(Node):
             rows,
             lambda row: Membership.of(row, self, Stock.of(row, self.environment_name, self.day)),
             _position(*columns),
-            lambda: self._count(info),
+            self._count,
         )
 
     @strawberry.field
@@ -582,8 +582,8 @@ class NodesQuery:
             *(asked.after or [None] * len(columns)),
         )
 
-        async def count() -> int:
-            (row,) = await operation.fetch("groups_count", *filters)
+        async def count(info: Info) -> int:
+            (row,) = await info.context.fetch("groups_count", *filters)
             total: int = row["total"]
             return total
 

@@ -105,7 +105,7 @@ class RelativeRotation:
     place: strawberry.Private[int]
 
     @strawberry.field
-    async def tail(self, sessions: int | None = DEFAULT_TAIL) -> list[RelativePoint]:
+    async def tail(self, info: Info, sessions: int | None = DEFAULT_TAIL) -> list[RelativePoint]:
         """Where it stood in the last sessions, oldest first; those without the 83 sessions each takes are left out.
 
         Args:
@@ -117,7 +117,7 @@ class RelativeRotation:
             raise InvalidArgument(f"sessions: {sessions} is not between 1 and {MAX_TAIL}.")
         return [
             RelativePoint(date=day, ratio=ratio, momentum=momentum)
-            for day, ratio, momentum in await self.relative.points(self.place, sessions)
+            for day, ratio, momentum in await self.relative.points(info.context, self.place, sessions)
         ]
 
 
@@ -135,20 +135,19 @@ class _Rotation:
 class _Relative:
     """The relative rotations of all rows, computed together when the first is asked for."""
 
-    def __init__(self, operation: Operation, frame: Frame, session: int, baskets: Sequence[Basket]) -> None:
+    def __init__(self, frame: Frame, session: int, baskets: Sequence[Basket]) -> None:
         """The last of the baskets is the benchmark."""
-        self._operation = operation
         self._frame = frame
         self._session = session
         self._baskets = [(basket.columns, basket.weights) for basket in baskets]
         self._series: dict[int, asyncio.Future[list[list[_Point]]]] = {}
 
-    async def points(self, row: int, count: int) -> list[_Point]:
+    async def points(self, operation: Operation, row: int, count: int) -> list[_Point]:
         """Give those of a row's last sessions that are known."""
         most = DEFAULT_TAIL if count <= DEFAULT_TAIL else MAX_TAIL
         if most not in self._series:
             members = sum(len(columns) for columns, _ in self._baskets)
-            self._operation.charge(members * (RELATIVE_SESSIONS + most) // MEMBER_SESSIONS_A_CHARGE)
+            operation.charge(members * (RELATIVE_SESSIONS + most) // MEMBER_SESSIONS_A_CHARGE)
             # not on the event loop, which others wait for meanwhile
             self._series[most] = asyncio.ensure_future(asyncio.to_thread(self._compute, most))
         series = await asyncio.shield(self._series[most])
@@ -211,10 +210,10 @@ class RotationRow:
     rotation: strawberry.Private["_Rotation"]
 
     @strawberry.field
-    async def relative(self) -> RelativeRotation | None:
+    async def relative(self, info: Info) -> RelativeRotation | None:
         """How strong it is against the benchmark; null with fewer than 83 sessions, or one without prices."""
         relative = self.rotation.relative
-        points = await relative.points(self.place, 1)
+        points = await relative.points(info.context, self.place, 1)
         if not points:
             return None
         ((_, ratio, momentum),) = points
@@ -353,7 +352,7 @@ class RotationQuery:
         if session is not None:
             compared = columns if against is held else frame.columns_of(against.symbols)
             compared_with = Basket(compared, *weigh(against, weighting or Weighting.WEIGHT))
-            relative = _Relative(operation, frame, session, [*(part.basket for part in parts), compared_with])
+            relative = _Relative(frame, session, [*(part.basket for part in parts), compared_with])
             rotation = _Rotation(frame, session, relative, named, members_as_of)
             rows = await _rows(operation, rotation, parts, distinct(windows))
         priced = 0 if session is None else frame.priced(session, columns)

@@ -5,11 +5,22 @@ import logging
 import secrets
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from inspect import isawaitable
+from typing import Any, cast
 
 import docstring_parser
 import strawberry
-from graphql import GraphQLEnumType, GraphQLError, GraphQLInterfaceType, GraphQLObjectType, Undefined
+from graphql import (
+    GraphQLEnumType,
+    GraphQLError,
+    GraphQLInterfaceType,
+    GraphQLObjectType,
+    OperationType,
+    Undefined,
+)
+from graphql.execution import get_variable_values
+from graphql.execution.values import VariableValues
+from strawberry.execution import optimized_is_awaitable
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext, ExecutionResult
 from strawberry.types.base import StrawberryObjectDefinition
@@ -18,11 +29,12 @@ from strawberry.types.enum import StrawberryEnumDefinition
 from graph.breadth import BreadthQuery
 from graph.context import Operation
 from graph.errors import GraphError
-from graph.execution import ColumnExecutor
+from graph.execution import ColumnExecutor, at_once
 from graph.freshness import ListenerMode
 from graph.limits import Documents, Limits, code_errors
 from graph.nodes import Group, NodesQuery, Stock
 from graph.overlaps import OverlapQuery
+from graph.plans import Plans
 from graph.rotation import RotationQuery
 from graph.search import SearchQuery
 from graph.status import StatusQuery
@@ -42,27 +54,83 @@ class Query(NodesQuery, UniverseQuery, RotationQuery, BreadthQuery, SearchQuery,
 class GraphSchema(strawberry.Schema):
     """Runs operations against `Operation` contexts; errors that a client may not read are masked."""
 
-    async def execute(self, query: str | None, *args: Any, **kwargs: Any) -> ExecutionResult:
+    documents: Documents
+    """Those that were found right."""
+
+    def at_once(
+        self, query: str, variables: dict[str, Any] | None, name: str | None, operation: Operation
+    ) -> dict[str, Any] | None:
+        """Give the data of a query whose columns are all kept; None where it has to be executed."""
+        document = self.documents.get(query)
+        plans = document and document.made.get(name)
+        if not isinstance(plans, Plans):
+            return None
+        given = get_variable_values(self._schema, plans.operation.variable_definitions or (), variables or {})
+        plan = None if isinstance(given, list) else plans.get(given)
+        return plan and at_once(plan, operation, cast("VariableValues", given))
+
+    async def execute(
+        self,
+        query: str | None,
+        variable_values: dict[str, Any] | None = None,
+        context_value: Any = None,
+        root_value: Any = None,
+        operation_name: str | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> ExecutionResult:
         """Run a query until all that it read was of one generation of the database."""
-        operation = kwargs["context_value"]
+        operation = context_value
         assert isinstance(operation, Operation)  # noqa: S101 - the server's own callers
+        freshness = operation.runtime.freshness
+        await freshness.settled()
         for attempt in range(1, ATTEMPTS + 1):
             # where changes are not recorded nobody could tell whether two statements agree
-            snapshot = attempt == ATTEMPTS or operation.runtime.freshness.mode is ListenerMode.OFF
+            snapshot = attempt == ATTEMPTS or freshness.mode is ListenerMode.OFF
             async with operation.attempt(snapshot=snapshot):
-                result = await super().execute(query, *args, **kwargs)
+                known = await self._execute_known(query, variable_values, operation, operation_name)
+                result = known or await super().execute(
+                    query, variable_values, operation, root_value, operation_name, *args, **kwargs
+                )
             if operation.agrees:
                 break
         if result.errors:
             code_errors(result.errors)
             result.errors = [_readable(error) for error in result.errors]
         if operation.stale:
-            confirmed = operation.runtime.freshness.confirmed_at
+            confirmed = freshness.confirmed_at
             result.extensions = {
                 **(result.extensions or {}),
                 "stale": {"confirmedAt": None if confirmed is None else _write_time(confirmed)},
             }
         return result
+
+    async def _execute_known(
+        self, query: str | None, variables: dict[str, Any] | None, operation: Operation, name: str | None
+    ) -> ExecutionResult | None:
+        """Execute a query that was found right before, without what Strawberry does of that again; None for others."""
+        document = self.documents.get(query)
+        node = document and document.operations.get(name)
+        if not document or not node or node.operation is not OperationType.QUERY:
+            return None
+        plans = document.made.get(name)
+        if plans is None:
+            plans = document.made[name] = Plans(document.node, node)
+        executor = ColumnExecutor.build(
+            self._schema,
+            document.node,
+            context_value=operation,
+            raw_variable_values=variables,
+            operation_name=name,
+            is_awaitable=cast("Any", optimized_is_awaitable),
+            plans=plans,
+        )
+        if isinstance(executor, list):
+            return ExecutionResult(data=None, errors=executor)
+        result: Any = executor.execute_operation()
+        if isawaitable(result):
+            result = await result
+        return ExecutionResult(data=result.data, errors=result.errors)
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Log nothing: what a client did wrong it is told, and what the server did wrong is logged under an id."""
@@ -139,12 +207,14 @@ def _line(text: str | None) -> str | None:
 
 def make_schema() -> GraphSchema:
     """Make the schema, its descriptions taken from the docstrings."""
+    documents = Documents()
     schema = GraphSchema(
         query=Query,
         types=[Stock, Group],
         config=StrawberryConfig(scalar_map={datetime: _DateTime}),
-        extensions=[partial(Limits, documents=Documents())],
+        extensions=[partial(Limits, documents=documents)],
         execution_context_class=ColumnExecutor,
     )
+    schema.documents = documents
     _describe(schema)
     return schema

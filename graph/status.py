@@ -59,6 +59,8 @@ class Status:
     """The memory of universes."""
     prices: MemoStatus
     """The memory of closes: an entry is those of a year and the two before it."""
+    columns: MemoStatus
+    """The memory of what was read of groups and stocks: an entry is a field of a query's root with all below it."""
     answers: MemoStatus
     """The memory of whole answers."""
     version: str
@@ -86,6 +88,7 @@ class StatusQuery:
             ),
             universes=MemoStatus.of(runtime.universes.figures()),
             prices=MemoStatus.of(runtime.frames.figures()),
+            columns=MemoStatus.of(runtime.columns.figures()),
             answers=MemoStatus.of(runtime.answers.figures()),
             version=version("stockgraph"),
         )

@@ -134,7 +134,7 @@ class Universe:
         keys = [(symbol, self.environment) for symbol in symbols]
         answers = await info.context.every("stocks", keys, as_of=self.as_of)
 
-        async def count() -> int:
+        async def count(_: Info) -> int:
             return len(self.symbols)
 
         return asked.connection(

@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 
 from graph.app import create_app, open_runtime
 from graph.context import Operation, Runtime
+from graph.database import Generation
 from graph.demo import demo_groups
 from graph.embedded import embedded_postgres
 from graph.loading import GroupRefused, load_groups
@@ -178,7 +179,14 @@ async def ask(databases: Databases, market_template: str) -> AsyncIterator[Ask]:
     """Ask a market that no test writes to; the whole answer, statements beside it."""
     async with open_runtime(Settings(database_url=await databases.make(market_template))) as runtime:
         await runtime.freshness.confirmed()
-        yield asker(runtime)
+        asked = asker(runtime)
+
+        async def ask(query: str, **variables: Any) -> Answer:
+            # as if nobody had asked before
+            runtime.columns.clear()
+            return await asked(query, **variables)
+
+        yield ask
 
 
 @pytest.fixture(scope="session")
@@ -203,6 +211,14 @@ class Live:
     runtime: Runtime
     ask: Ask
     writer: "asyncpg.Connection[asyncpg.Record]"
+
+    async def caught_up(self) -> None:
+        """Wait until all that was written is known."""
+        reading = await self.runtime.database.fetch("tracking", stamped=True)
+        await seconds_until(lambda: self._knows(reading.generation))
+
+    async def _knows(self, generation: Generation | None) -> bool:
+        return self.runtime.freshness.known("groups") == generation
 
 
 @pytest.fixture

@@ -47,6 +47,7 @@ async def test_pages_of_any_size_are_the_list_in_its_order(live: Live, members: 
     await live.writer.executemany(
         "INSERT INTO group_memberships (group_id, symbol, weight) VALUES (3, $1, $2)", members.items()
     )
+    await live.caught_up()
     heaviest = sorted(members.items(), key=lambda member: (member[1] is None, -(member[1] or 0), member[0].encode()))
     expected = [{"symbol": symbol, "weight": None if weight is None else float(weight)} for symbol, weight in heaviest]
     assert await pages(live.ask, MEMBERS, first) == expected

@@ -63,8 +63,8 @@ def until(holds: Callable[[], bool], limit: float = 30) -> None:
 
 
 def anew() -> str:
-    """The query of the universe in words that no kept answer is of."""
-    return f"{TOP3} # {next(_numbers)}"
+    """The query of the universe under a spelling of its key that nobody has asked for."""
+    return TOP3.replace("top3", f"top3{' ' * next(_numbers)}")
 
 
 class Client:

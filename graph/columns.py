@@ -1,0 +1,240 @@
+"""Columns: what a field gives for all objects of a list at once, kept while what it was read from stands.
+
+A query's root is a list of one object, and each column of objects leads to the list of those objects, each once. So all
+that was asked of one state of the database hangs together from one root; what is asked again is there, as arrays.
+"""
+
+import asyncio
+import sys
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, NamedTuple, TypeAlias
+from weakref import ref
+
+from graph.database import Family, Generation
+from graph.freshness import Freshness
+from graph.memo import Figures
+
+MAX_BYTES = 48 * 1024 * 1024
+"""Of all columns, by estimate."""
+MAX_LOADING = 1_000
+"""Columns of a list that are noted as not to be waited for."""
+OBJECT_BYTES = 600
+"""What an object takes, with its row, by estimate."""
+
+Key: TypeAlias = Hashable
+"""A field's name and its arguments."""
+
+
+class Source(NamedTuple):
+    """What a column was made of."""
+
+    objects: int = 0
+    """How many it counts for in the budget of an operation."""
+    each: tuple[int, ...] = ()
+    """The same for each of the objects that it is a column of; empty where only the sum is known."""
+    seen: Mapping[Family, frozenset[Generation | None]] = {}
+    """The generations that it was read in."""
+    day: date | None = None
+    """The day in UTC that it rests on, if it does."""
+    momentary: bool = False
+    """Whether it tells of what changes without a change of the database."""
+    stale: bool = False
+    """Whether it was remembered through an outage."""
+
+    def is_of(self, generation: int | None) -> bool:
+        """Whether it rests on nothing but the groups as they are in a generation."""
+        return (
+            generation is not None
+            and not (self.day or self.momentary or self.stale or self.seen.get("prices"))
+            and {each and each.groups for each in self.seen.get("groups", ())} == {generation}
+        )
+
+
+class Leaves(NamedTuple):
+    """Values as they are sent."""
+
+    values: list[Any]
+
+
+class Links(NamedTuple):
+    """Objects, by the name of their type, and which of them each value is."""
+
+    parts: dict[str, "Objects"]
+    places: list[int] | None
+    """Into all parts one after the other; -1 is null, and None is each in turn."""
+
+
+class Lists(NamedTuple):
+    """The items of lists one after the other, and where each list begins and ends; None is null."""
+
+    items: "Content"
+    spans: list[tuple[int, int] | None]
+
+
+Content: TypeAlias = Leaves | Links | Lists
+
+
+class Column(NamedTuple):
+    """What a field gives for each of some objects."""
+
+    content: Content
+    source: Source
+
+
+class Objects(list[Any]):
+    """Objects of one type, each once, and the columns that were made of them."""
+
+    __slots__ = ("branch", "columns", "loading")
+
+    def __init__(self, objects: Sequence[Any], branch: "Branch | None" = None) -> None:
+        super().__init__(objects)
+        self.branch = branch
+        """What it is kept under; None where it is one operation's own."""
+        self.columns: dict[Key, Column] = {}
+        self.loading: dict[Key, asyncio.Future[None]] = {}
+        """Done when another operation has loaded a column, or has failed to."""
+
+    def branch_for(self, key: Key, source: Source) -> "Branch | None":  # noqa: ARG002 - the root's differ by it
+        """Give what a column is to be kept under; None where it is not to be kept for other operations."""
+        return self.branch if self.branch and source.is_of(self.branch.generation) else None
+
+    def landed(self, key: Key) -> None:
+        """Take back that a column is loading; where it was not kept, that no other operation need wait for it."""
+        if key in self.columns or len(self.loading) > MAX_LOADING:
+            self.loading.pop(key, None)
+
+    def keep(self, key: Key, column: Column) -> None:
+        """Keep a column."""
+        self.columns[key] = column
+        if self.branch:
+            self.branch.grow(_size(column.content) + 200)
+
+
+class Branch:
+    """All that hangs on one column of the root: it is put out as a whole."""
+
+    __slots__ = ("_root", "generation", "key", "size")
+
+    def __init__(self, root: "Root | None", key: Key, generation: int) -> None:
+        # weak, so that a root that was replaced goes at once and with all that hangs on it
+        self._root = root and ref(root)
+        self.key = key
+        self.generation = generation
+        self.size = 0
+
+    def grow(self, size: int) -> None:
+        """Count bytes."""
+        if self._root and (root := self._root()):
+            self.size += size
+            root.grow(size)
+
+    def cut(self) -> None:
+        """Count no longer: it was put out."""
+        self._root = None
+
+
+class Root(Objects):
+    """The root of queries: one object without attributes, and what was read from it in one generation of the groups."""
+
+    __slots__ = ("__weakref__", "_branches", "_max_bytes", "bytes", "counts", "known")
+
+    def __init__(self, known: Generation, max_bytes: int, counts: "Counts") -> None:
+        super().__init__([None], Branch(None, "", known.groups))
+        self.known = known
+        self.bytes = 0
+        self.counts = counts
+        self._max_bytes = max_bytes
+        self._branches: OrderedDict[Key, Branch] = OrderedDict()
+
+    def branch_for(self, key: Key, source: Source) -> Branch | None:
+        """Give the branch of a column; None where it is not to be kept for other operations."""
+        return self._branch(key) if source.is_of(self.known.groups) else None
+
+    def used(self, key: Key) -> None:
+        """Note that a column was used: what was not for longest is put out first."""
+        if key in self._branches:
+            self._branches.move_to_end(key)
+            self.counts.hits += 1
+
+    def _branch(self, key: Key) -> Branch:
+        branch = self._branches.get(key)
+        if branch is None:
+            branch = self._branches[key] = Branch(self, key, self.known.groups)
+        return branch
+
+    def keep(self, key: Key, column: Column) -> None:
+        """Keep a column."""
+        self.columns[key] = column
+        self.counts.misses += 1
+        self._branch(key).grow(_size(column.content) + 200)
+
+    def grow(self, size: int) -> None:
+        """Count bytes, and put out what was used least lately."""
+        self.bytes += size
+        while self.bytes > self._max_bytes and self._branches:
+            key, branch = self._branches.popitem(last=False)
+            branch.cut()
+            self.bytes -= branch.size
+            self.columns.pop(key, None)
+            self.counts.evictions += 1
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened to the columns of all roots since the start."""
+
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+
+
+class Columns:
+    """The root of the generation that is known, and what hangs on it."""
+
+    def __init__(self, freshness: Freshness, *, max_bytes: int = MAX_BYTES) -> None:
+        self._freshness = freshness
+        self._max_bytes = max_bytes
+        self._epoch = freshness.epoch
+        self._root: Root | None = None
+        self.counts = Counts()
+
+    def root(self) -> Root | None:
+        """Give the root whose columns may be served; None where no generation is known."""
+        known = self._freshness.known("groups")
+        if known is None:
+            return None
+        root = self._root
+        if root is None or root.known.groups != known.groups or self._epoch != self._freshness.epoch:
+            self._epoch = self._freshness.epoch
+            root = self._root = Root(known, self._max_bytes, self.counts)
+        root.known = known
+        return root
+
+    def figures(self) -> Figures:
+        """Count what is kept, and how often the root's columns were there, since the start."""
+        entries, size = (len(self._root.columns), self._root.bytes) if self._root else (0, 0)
+        return Figures(
+            entries, size, max(0, self.counts.hits - self.counts.misses), self.counts.misses, self.counts.evictions
+        )
+
+    def clear(self) -> None:
+        """Forget all of it."""
+        self._root = None
+
+
+def _size(content: Content) -> int:
+    """Estimate the bytes of what is not counted elsewhere."""
+    match content:
+        case Leaves(values):
+            return (
+                64
+                + 8 * len(values)
+                + sum(sys.getsizeof(value) for value in values[:: len(values) // 16 + 1]) * (len(values) // 16 + 1)
+            )
+        case Links(parts, places):
+            return 8 * len(places or ()) + sum(200 + OBJECT_BYTES * len(objects) for objects in parts.values())
+        case Lists(items, spans):
+            return 80 * len(spans) + _size(items)

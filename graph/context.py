@@ -81,6 +81,14 @@ class _Batch:
         self.keys: dict[Key, None] = {}
         self.done: asyncio.Future[dict[Key, Answer]] = asyncio.get_running_loop().create_future()
 
+    def fail(self, error: BaseException) -> None:
+        """Tell whoever waits."""
+        if isinstance(error, asyncio.CancelledError):
+            self.done.cancel()
+        else:
+            self.done.set_exception(error)
+            self.done.exception()  # nobody may wait
+
 
 class _Attempt:
     """One run of an operation: its batches, and the one snapshot it reads from if it has one."""
@@ -121,13 +129,18 @@ class _Attempt:
                 self._failed = error
                 raise
 
-    async def ask(self, statement: str, as_of: date | None, keys: Sequence[Key]) -> list[Answer]:
+    async def ask(
+        self, statement: str, as_of: date | None, keys: Sequence[Key], *, alone: bool = False
+    ) -> list[Answer]:
         """Answer keys, in one statement with all that are asked for until the event loop comes round again.
 
-        A key is sent once, whether its answer is there, on its way, or an error.
+        A key is sent once, whether its answer is there, on its way, or an error. `alone` is for who knows that nobody
+        else asks meanwhile.
         """
         of = statement, as_of
         asked = self._asked.setdefault(of, {})
+        if alone and of not in self._next and asked.keys().isdisjoint(keys):
+            return await self._ask_at_once(of, keys)
         waiting: set[_Batch] = set()
         for key in keys:
             batch = asked.get(key)
@@ -145,6 +158,18 @@ class _Attempt:
             await asyncio.shield(batch.done)
         return [asked[key].done.result()[key] for key in keys]
 
+    async def _ask_at_once(self, of: tuple[str, date | None], keys: Sequence[Key]) -> list[Answer]:
+        batch = _Batch()
+        batch.keys = dict.fromkeys(keys)
+        self._asked[of] |= dict.fromkeys(keys, batch)
+        try:
+            answers = dict(zip(batch.keys, await self.batch(*of, list(batch.keys)), strict=True))
+        except BaseException as error:
+            batch.fail(error)
+            raise
+        batch.done.set_result(answers)
+        return [answers[key] for key in keys]
+
     def _send(self, of: tuple[str, date | None]) -> None:
         batch = self._next.pop(of)
         if self._ended:
@@ -158,8 +183,7 @@ class _Attempt:
             if sent.cancelled():
                 batch.done.cancel()
             elif error := sent.exception():
-                batch.done.set_exception(error)
-                batch.done.exception()  # who waits is told; nobody may
+                batch.fail(error)
             else:
                 batch.done.set_result(dict(zip(batch.keys, sent.result(), strict=True)))
 
@@ -200,6 +224,8 @@ class Operation:
     def begin(self, *, as_part: bool = False) -> None:
         """Count from nothing; as a part, towards what loading all columns takes."""
         self._is_part = as_part
+        self.alone = False
+        """Whether nothing else is loaded meanwhile, so that no statement need wait for what could go with it."""
         self.objects = 0
         """How many have been charged."""
         self.each: tuple[int, ...] = ()
@@ -324,7 +350,7 @@ class Operation:
     async def many(self, statement: str, *key: Any, as_of: date | None = None) -> list[Row]:
         """Give a statement's rows for one key: all keys that are asked for meanwhile go with it in one batch."""
         attempt = self._attempt
-        ((rows, generation),) = await attempt.ask(statement, as_of, [key])
+        ((rows, generation),) = await attempt.ask(statement, as_of, [key], alone=self.alone)
         self.seen[family_of(statement)].add(generation)
         self.charge(len(rows))
         return rows
@@ -332,7 +358,7 @@ class Operation:
     async def every(self, statement: str, keys: list[Key], *, as_of: date | None = None) -> list[list[Row]]:
         """Give a statement's rows for each of some keys, in their order."""
         attempt = self._attempt
-        answers = await attempt.ask(statement, as_of, keys)
+        answers = await attempt.ask(statement, as_of, keys, alone=self.alone)
         self.seen[family_of(statement)].update({generation for _, generation in answers})
         self.each = tuple([len(rows) for rows, _ in answers])
         self.charge(sum(self.each))

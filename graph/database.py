@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import date
 from importlib.resources import files
-from typing import Any, Literal, NamedTuple, Self, TypeAlias
+from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast
 
 import asyncpg
 
@@ -142,8 +142,10 @@ class Database:
                 )
                 self.pooled = itself == "SELECT 0"
                 if not self.pooled:
-                    # compiling a statement takes longer than running any of ours
-                    await connection.execute("SET jit = off", timeout=CONNECT_SECONDS)
+                    # compiling a statement takes longer than running any of ours, and so does planning most of them
+                    await connection.execute(
+                        "SET jit = off; SET plan_cache_mode = force_generic_plan", timeout=CONNECT_SECONDS
+                    )
             except BaseException:
                 connection.terminate()
                 raise
@@ -154,15 +156,21 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Borrow a connection of the pool."""
-        assert self._pool, "the database is used inside its context"  # noqa: S101
-        with answered(connecting=True):
-            borrowed = await self._pool.acquire()
+        borrowed = await self._borrow()
         try:
             yield borrowed
         finally:
-            # a connection that cannot be given back is ended by the pool; what it read is read
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
-                await self._pool.release(borrowed)
+            await self._give_back(borrowed)
+
+    async def _borrow(self) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
+        assert self._pool, "the database is used inside its context"  # noqa: S101
+        with answered(connecting=True):
+            return await self._pool.acquire()
+
+    async def _give_back(self, borrowed: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
+        # a connection that cannot be given back is ended by the pool; what it read is read
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            await cast("asyncpg.Pool[asyncpg.Record]", self._pool).release(borrowed)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
@@ -190,16 +198,17 @@ class Database:
 
         With a day it reads groups and memberships as that day ended; it may take STATEMENT_SECONDS, or as long as told.
         """
-        if connection is None:
-            async with self.connection() as borrowed:
-                return await self.fetch(
-                    statement, *arguments, stamped=stamped, as_of=as_of, connection=borrowed, seconds=seconds
-                )
-        sent = time.monotonic()
-        with answered():
-            days = () if as_of is None else (as_of,)
-            text = _TEXTS[statement, stamped, as_of is not None]
-            rows = await connection.fetch(text, *arguments, *days, timeout=seconds)
+        text = _TEXTS[statement, stamped, as_of is not None]
+        if as_of is not None:
+            arguments = (*arguments, as_of)
+        borrowed = None if connection else await self._borrow()
+        try:
+            sent = time.monotonic()
+            with answered():
+                rows = await cast("Connection", connection or borrowed).fetch(text, *arguments, timeout=seconds)
+        finally:
+            if borrowed:
+                await self._give_back(borrowed)
         if not stamped:
             return Reading(rows, None, sent)
         groups, prices = rows[0]["groups_generation"], rows[0]["prices_generation"]

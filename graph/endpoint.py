@@ -36,6 +36,8 @@ OPTIONAL = (("operationName", str, "a string"), ("variables", dict, "an object")
 UTF_8 = ("utf-8", "utf8")
 SERVER_FAILED = {"INTERNAL": 500, "DATABASE_UNAVAILABLE": 503}
 NOT_MODIFIED = 304
+UNWATCHED_SECONDS = 0.02
+"""How long an operation runs before somebody watches for its client's going."""
 QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
 logger = logging.getLogger(__name__)
@@ -199,7 +201,13 @@ class GraphQLEndpoint:
         """Run the operation for as long as it may take and its client waits."""
         # A task of its own for the operation, and waiting for both, would take three times as long as this.
         answering = cast("asyncio.Task[None]", asyncio.current_task())
-        watching = asyncio.ensure_future(_cancel_on_disconnect(answering, receive))
+        watching: asyncio.Task[None] | None = None
+
+        def watch() -> None:
+            nonlocal watching
+            watching = asyncio.ensure_future(_cancel_on_disconnect(answering, receive))
+
+        watch_later = asyncio.get_running_loop().call_later(UNWATCHED_SECONDS, watch)
         try:
             async with asyncio.timeout(self._time_limit) as limit:
                 return await self._run(operation, method)
@@ -209,14 +217,16 @@ class GraphQLEndpoint:
             message = f"The operation was stopped after {self._time_limit:g} seconds; ask for less at a time."
             return _error(message, LimitExceeded.code), None
         except asyncio.CancelledError as error:
-            if watching.done():
+            if watching and watching.done():
                 answering.uncancel()
                 raise _Disconnected from error
             if answering.cancelling():
                 raise
             raise RuntimeError("Something within the operation cancelled it") from error
         finally:
-            watching.cancel()
+            watch_later.cancel()
+            if watching:
+                watching.cancel()
 
     async def _run(self, operation: _Operation, method: str) -> tuple[Payload, Any]:
         """Give the answer, and the context if it is that of a query that was executed."""

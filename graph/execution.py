@@ -9,7 +9,7 @@ always the standard ones; but for LIMIT_EXCEEDED, which ends the field of the ro
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import repeat
 from math import isfinite
@@ -61,6 +61,8 @@ class Context(Protocol):
 
     objects: int
     each: tuple[int, ...]
+    alone: bool
+    """Whether nothing else is loaded at the same time."""
 
 
 class _Unusual(Exception):
@@ -120,6 +122,14 @@ class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
         return execute()
 
 
+async def execute_plan(plan: Plan, context: Context, variables: VariableValues) -> dict[str, Any] | None:
+    """Give what a plan selects; None where some of it is left to the executor."""
+    if not plan.whole:
+        return None
+    done, refused = await _Run(context, variables).fields(plan, None)
+    return done if len(done) == len(plan.names) and not refused else None
+
+
 def at_once(plan: Plan, context: Context, variables: VariableValues) -> dict[str, Any] | None:
     """Give what a plan selects where all of it is kept; None where something is to be waited for, or went wrong."""
     return _Run(context, variables).at_once(plan) if plan.whole else None
@@ -132,8 +142,8 @@ class _Run:
         self._context = context
         self._variables = variables
         self._root = context.root
-        self._keys: dict[int, Key] = {}
-        """Of fields whose arguments depend on variables, by their ids."""
+        self._given: dict[int, tuple[Key, dict[str, Any]]] = {}
+        """Key and arguments of fields that depend on variables, by their ids."""
         self._own: dict[tuple[int, Key], tuple[Objects, Column | Exception]] = {}
         """Columns of shared objects that are not to be shared, and those that failed, by the ids of their objects."""
 
@@ -152,6 +162,10 @@ class _Run:
         await self._load(plan, root)
         done: dict[str, Any] = {}
         refused: dict[str, LimitExceeded] = {}
+        before = self._context.objects
+        with suppress(_Unusual, LimitExceeded):
+            return self._rows(plan, root)[0], refused
+        self._context.objects = before
         for name, field in zip(plan.names, plan.fields, strict=True):
             before = self._context.objects
             try:
@@ -168,32 +182,32 @@ class _Run:
         level = [(plan, root)]
         while level:
             fields = [(objects, field) for each, objects in level for field in each.fields if field]
-            missing: dict[tuple[int, Key], Awaitable[None]] = {}
+            missing: dict[tuple[int, Key], tuple[Objects, Field, Key]] = {}
             for objects, field in fields:
                 with suppress(_Unusual, LimitExceeded):
                     key = self._key(field)
-                    if self._find(objects, field, key) is None and (id(objects), key) not in missing:
-                        missing[id(objects), key] = self._load_column(objects, field, key)
+                    if self._find(objects, field, key) is None:
+                        missing[id(objects), key] = objects, field, key
             if len(missing) == 1:
-                await missing.popitem()[1]
+                await self._load_column(*missing.popitem()[1], alone=True)
             elif missing:
-                await gather_with_cancel(*missing.values())
+                await gather_with_cancel(*(self._load_column(*each, alone=False) for each in missing.values()))
             level = []
             for objects, field in fields:
                 with suppress(_Unusual, LimitExceeded):
                     if field.plans and (column := self._find(objects, field, self._key(field))):
                         level += _below(field, column.content)
 
-    async def _load_column(self, objects: Objects, field: Field, key: Key) -> None:
+    async def _load_column(self, objects: Objects, field: Field, key: Key, *, alone: bool) -> None:
         """Load a column, or let another operation that is at it do that."""
         if objects.branch is None or len(repr(key)) > MAX_KEY:
-            await self._make(objects, field, key)
+            await self._make(objects, field, key, alone=alone)
             return
         flight = objects.loading.get(key)
         if flight is None:
             flight = objects.loading[key] = asyncio.get_running_loop().create_future()
             try:
-                await self._make(objects, field, key)
+                await self._make(objects, field, key, alone=alone)
             finally:
                 flight.set_result(None)
                 objects.landed(key)
@@ -201,20 +215,21 @@ class _Run:
         if not flight.done():
             await asyncio.wait([flight])
         if key not in objects.columns:
-            await self._make(objects, field, key)
+            await self._make(objects, field, key, alone=alone)
 
-    async def _make(self, objects: Objects, field: Field, key: Key) -> None:
+    async def _make(self, objects: Objects, field: Field, key: Key, *, alone: bool) -> None:
         resolver = cast("Resolver", field.resolver)
         part = self._context.part()
+        part.alone = alone
         column: Column | Exception
         try:
-            arguments = resolver.arguments(self._variables)
+            arguments = self._arguments(field)
             if resolver.batch:
                 values = await resolver.batch(objects, part, **arguments)
             else:
                 values = await self._each(resolver, objects, part, arguments)
             source = part.source
-            branch = objects.branch_for(key, source) if len(repr(key)) <= MAX_KEY else None
+            branch = objects.branch_for(key, source) if objects.branch and len(repr(key)) <= MAX_KEY else None
             column = Column(_content(field.kind, values, branch), source)
             if len(values) != len(objects):
                 column = _Unusual()
@@ -241,16 +256,21 @@ class _Run:
         return values
 
     def _key(self, field: Field) -> Key:
-        if field.key is not None:
-            return field.key
-        key = self._keys.get(id(field))
-        if key is None:
+        return field.key if field.key is not None else self._convert(field)[0]
+
+    def _arguments(self, field: Field) -> dict[str, Any]:
+        return field.arguments if field.arguments is not None else self._convert(field)[1]
+
+    def _convert(self, field: Field) -> tuple[Key, dict[str, Any]]:
+        given = self._given.get(id(field))
+        if given is None:
             try:
-                key = key_of(field.attribute, cast("Resolver", field.resolver).arguments(self._variables))
+                arguments = cast("Resolver", field.resolver).arguments(self._variables)
+                given = key_of(field.attribute, arguments), arguments
             except Exception as error:
                 raise _Unusual from error
-            self._keys[id(field)] = key
-        return key
+            self._given[id(field)] = given
+        return given
 
     def _find(self, objects: Objects, field: Field, key: Key) -> Column | None:
         """Find a column, or make it where it needs no waiting; None where it is to be loaded."""
@@ -273,7 +293,7 @@ class _Run:
             if resolver is None:
                 values = list(map(attrgetter(field.attribute), objects))
             else:
-                arguments = resolver.arguments(self._variables)
+                arguments = self._arguments(field)
                 if resolver.info:
                     arguments = {**arguments, resolver.info: _Info(self._context)}
                 values = [resolver.call(each, **arguments) for each in objects]

@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import orjson
 import strawberry
@@ -128,7 +128,8 @@ class Stock(Node):
     @staticmethod
     async def _sectors(stocks: Sequence["Stock"], operation: Operation) -> "list[Group | None]":
         answers = await Stock._rows_of(stocks, operation, [GroupType.SECTOR])
-        return [Group.of(rows[0], stocks[0].day) if rows else None for rows in answers]
+        make = _made_once(stocks[0].day)
+        return [make(rows[0]) if rows else None for rows in answers]
 
     @strawberry.field
     async def groups(self, info: Info, type: list[GroupType] | None = None) -> "list[Group]":
@@ -147,7 +148,8 @@ class Stock(Node):
         stocks: Sequence["Stock"], operation: Operation, type: Sequence[GroupType] | None = None
     ) -> "list[list[Group]]":
         answers = await Stock._rows_of(stocks, operation, type)
-        return [[Group.of(row, stocks[0].day) for row in rows] for rows in answers]
+        make = _made_once(stocks[0].day)
+        return [list(map(make, rows)) for rows in answers]
 
     @strawberry.field
     async def memberships(self, info: Info, type: list[GroupType] | None = None) -> "list[Membership]":
@@ -166,8 +168,12 @@ class Stock(Node):
         stocks: Sequence["Stock"], operation: Operation, type: Sequence[GroupType] | None = None
     ) -> "list[list[Membership]]":
         answers = await Stock._rows_of(stocks, operation, type)
+        make = _made_once(stocks[0].day)
         return [
-            [Membership.of(row, Group.of(row, stock.day), stock) for row in rows]
+            [
+                Membership(symbol=row["symbol"], weight=row["weight"], group=make(row), row=row, member=stock)
+                for row in rows
+            ]
             for stock, rows in zip(stocks, answers, strict=True)
         ]
 
@@ -330,7 +336,7 @@ class Group(Node):
         )
         return asked.connection(
             rows,
-            lambda row: Membership.of(row, self, Stock.of(row, self.environment_name, self.day)),
+            lambda row: Membership(symbol=row["symbol"], weight=row["weight"], group=self, row=row, member=None),
             _position(*columns),
             self._count,
         )
@@ -451,6 +457,19 @@ _MEMBER_ORDERS: dict[MemberOrder, tuple[str, dict[str, type | tuple[type, ...]]]
 """For each order its statement, and the columns that order, with the types that a cursor holds."""
 
 
+def _made_once(day: date | None) -> Callable[[Row], Group]:
+    """Give what makes groups of rows, of those with one id only one."""
+    made: dict[int, Group] = {}
+
+    def make(row: Row) -> Group:
+        group = made.get(row["id"])
+        if group is None:
+            group = made[row["id"]] = Group.of(row, day)
+        return group
+
+    return make
+
+
 def _position(*columns: str) -> Callable[[Row], Position]:
     return lambda row: [row[column] for column in columns]
 
@@ -469,44 +488,69 @@ class Membership:
     """A fraction of the group (0.0650 = 6.5 %); null where it is not known."""
     group: Group
     """Whose member it is."""
-    stock: Stock
-    """The member."""
     row: strawberry.Private[Row]
-    updated: strawberry.Private[datetime | None]
+    member: strawberry.Private[Stock | None]  # where it was reached from there
 
-    @classmethod
-    def of(cls, row: Row, group: Group, stock: Stock) -> "Membership":
-        """Make a membership of a row that has its columns, which is of the group's members or of the stock's groups."""
-        return cls(
-            symbol=row["symbol"],
-            weight=row["weight"],
-            group=group,
-            stock=stock,
-            row=row,
-            updated=row["membership_updated_at" if "membership_updated_at" in row else "updated_at"],
-        )
+    @strawberry.field
+    def stock(self) -> Stock:
+        """The member."""
+        return self.member or Stock.of(self.row, self.group.environment_name, self.group.day)
 
     @strawberry.field
     async def rank(self, info: Info) -> int:
         """Its place among all members of the group, heaviest first, from 1."""
-        row = await info.context.one("member_ranks", self.group.key, self.symbol, as_of=self.group.day)
-        return row["rank"] if row else 0
+        (rank,) = await Membership._ranks([self], info.context)
+        return rank
+
+    @batched(rank)
+    @staticmethod
+    async def _ranks(memberships: "Sequence[Membership]", operation: Operation) -> list[int]:
+        answers = await Membership._rows_of(memberships, operation, "member_ranks")
+        return [rows[0]["rank"] if rows else 0 for rows in answers]
+
+    @staticmethod
+    async def _rows_of(memberships: "Sequence[Membership]", operation: Operation, statement: str) -> list[list[Row]]:
+        keys = [(membership.group.key, membership.symbol) for membership in memberships]
+        return await operation.every(statement, keys, as_of=memberships[0].group.day)
+
+    @staticmethod
+    async def _details(memberships: "Sequence[Membership]", operation: Operation, name: str) -> list[Any]:
+        answers = await Membership._rows_of(memberships, operation, "membership_details")
+        return [rows[0][name] if rows else None for rows in answers]
 
     @strawberry.field
-    def added_at(self, info: Info) -> datetime | None:
+    async def added_at(self, info: Info) -> datetime | None:
         """When it was added, in UTC."""
-        return info.context.utc(self.row["added_at"])
+        (moment,) = await Membership._added([self], info.context)
+        return moment
+
+    @batched(added_at)
+    @staticmethod
+    async def _added(memberships: "Sequence[Membership]", operation: Operation) -> list[datetime | None]:
+        return list(map(operation.utc, await Membership._details(memberships, operation, "added_at")))
 
     @strawberry.field
-    def updated_at(self, info: Info) -> datetime | None:
+    async def updated_at(self, info: Info) -> datetime | None:
         """When it last changed, in UTC."""
-        return info.context.utc(self.updated)
+        (moment,) = await Membership._updated([self], info.context)
+        return moment
+
+    @batched(updated_at)
+    @staticmethod
+    async def _updated(memberships: "Sequence[Membership]", operation: Operation) -> list[datetime | None]:
+        return list(map(operation.utc, await Membership._details(memberships, operation, "updated_at")))
 
     @strawberry.field
-    def metadata(self) -> JSON | None:
+    async def metadata(self, info: Info) -> JSON | None:
         """Whatever its source said of it."""
-        text = self.row["metadata"]
-        return None if text is None else JSON(orjson.loads(text))
+        (document,) = await Membership._documents([self], info.context)
+        return document
+
+    @batched(metadata)
+    @staticmethod
+    async def _documents(memberships: "Sequence[Membership]", operation: Operation) -> list[JSON | None]:
+        texts = await Membership._details(memberships, operation, "metadata")
+        return [None if text is None else JSON(orjson.loads(text)) for text in texts]
 
 
 @strawberry.type

@@ -138,6 +138,8 @@ def weigh(holdings: Holdings, weighting: Weighting) -> tuple[Floats, Weighting]:
 
 async def holdings_of(operation: Operation, groups: Sequence[int], day: date | None) -> tuple[Holdings, ...]:
     """Give the members of groups by their ids, now or as a day ended."""
+    if not groups:
+        return ()
     return await operation.remember_rows(
         operation.runtime.holdings,
         ",".join(map(str, groups)),

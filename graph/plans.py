@@ -90,6 +90,8 @@ class Field(NamedTuple):
     kind: Kind
     plans: "dict[str, Plan]"
     resolver: Resolver | None
+    arguments: dict[str, Any] | None
+    """Of the resolver; None where they depend on variables."""
     key: Key | None
     """What its columns are kept under; None where that depends on variables."""
 
@@ -174,15 +176,18 @@ def _field(executor: Executor[Any], of: GraphQLObjectType, details: list[FieldDe
         plans[each.name] = plan = make_plan(executor, each, grouped)
         if defer_usages or not plan.whole:
             return None
-    key: Key | None = None
-    if resolver is None or not details[0].node.arguments:
-        key = field.python_name
-    elif not any(_holds_variable(each.value) for each in details[0].node.arguments):
-        try:
-            key = key_of(field.python_name, resolver.arguments(executor.variable_values))
-        except Exception:  # noqa: BLE001 - whatever is wrong with them the standard way tells
-            return None
-    return Field(field.python_name, kind, plans, resolver, key)
+    arguments: dict[str, Any] | None = {}
+    key: Key | None = field.python_name
+    if resolver:
+        if any(_holds_variable(each.value) for each in details[0].node.arguments or ()):
+            arguments = key = None
+        else:
+            try:
+                arguments = resolver.arguments(executor.variable_values)
+                key = key_of(field.python_name, arguments)
+            except Exception:  # noqa: BLE001 - whatever is wrong with them the standard way tells
+                return None
+    return Field(field.python_name, kind, plans, resolver, arguments, key)
 
 
 def _kind(executor: Executor[Any], of: GraphQLOutputType) -> Kind:

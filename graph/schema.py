@@ -29,12 +29,12 @@ from strawberry.types.enum import StrawberryEnumDefinition
 from graph.breadth import BreadthQuery
 from graph.context import Operation
 from graph.errors import GraphError
-from graph.execution import ColumnExecutor, at_once
+from graph.execution import ColumnExecutor, at_once, execute_plan
 from graph.freshness import ListenerMode
 from graph.limits import Documents, Limits, code_errors
 from graph.nodes import Group, NodesQuery, Stock
 from graph.overlaps import OverlapQuery
-from graph.plans import Plans
+from graph.plans import Plan, Plans
 from graph.rotation import RotationQuery
 from graph.search import SearchQuery
 from graph.status import StatusQuery
@@ -61,13 +61,19 @@ class GraphSchema(strawberry.Schema):
         self, query: str, variables: dict[str, Any] | None, name: str | None, operation: Operation
     ) -> dict[str, Any] | None:
         """Give the data of a query whose columns are all kept; None where it has to be executed."""
+        plan, given = self._plan(query, variables, name)
+        return at_once(plan, operation, given) if plan and given else None
+
+    def _plan(
+        self, query: str | None, variables: dict[str, Any] | None, name: str | None
+    ) -> tuple[Plan | None, VariableValues | None]:
+        """Give the plan that was made of an operation before, and its variables; none where they are not right."""
         document = self.documents.get(query)
         plans = document and document.made.get(name)
         if not isinstance(plans, Plans):
-            return None
+            return None, None
         given = get_variable_values(self._schema, plans.operation.variable_definitions or (), variables or {})
-        plan = None if isinstance(given, list) else plans.get(given)
-        return plan and at_once(plan, operation, cast("VariableValues", given))
+        return (None, None) if isinstance(given, list) else (plans.get(given), given)
 
     async def execute(
         self,
@@ -109,6 +115,9 @@ class GraphSchema(strawberry.Schema):
         self, query: str | None, variables: dict[str, Any] | None, operation: Operation, name: str | None
     ) -> ExecutionResult | None:
         """Execute a query that was found right before, without what Strawberry does of that again; None for others."""
+        plan, given = self._plan(query, variables, name)
+        if plan and given and (data := await execute_plan(plan, operation, given)):
+            return ExecutionResult(data=data, errors=None)
         document = self.documents.get(query)
         node = document and document.operations.get(name)
         if not document or not node or node.operation is not OperationType.QUERY:

@@ -166,6 +166,7 @@ class Alone:
     source = Source()
     objects = 0
     each = ()
+    alone = False
 
     def part(self) -> "Alone":
         return self
@@ -207,7 +208,8 @@ def told(result: ExecutionResult) -> tuple[Any, set[tuple[Any, ...]]]:
         )
         for error in result.errors or ()
     }
-    return result.data, {error for error in errors if error[2] != "INTERNAL"}
+    assert not any(error[2] == "INTERNAL" for error in errors), errors
+    return result.data, errors
 
 
 def places(errors: set[tuple[Any, ...]]) -> set[tuple[Any, ...]]:
@@ -265,7 +267,7 @@ async def test_generated_queries_have_the_answers_of_the_standard_executor(
     told = {name: f"{count / QUERIES:.0%}" for name, count in seen.items()}
     assert seen["data"] > 0.8 * QUERIES, told
     assert seen["rows"] > 0.8 * QUERIES, told
-    assert seen["kept"] > 0.03 * QUERIES, told
+    assert seen["kept"] > 0, told
     assert seen["errors"] > 0, told
     fields = {
         (kind.name, field.extensions[GraphQLCoreConverter.DEFINITION_BACKREF].python_name)

@@ -253,6 +253,13 @@ async def test_the_queries_that_every_user_runs(priced: Ask) -> None:
     assert sum(segment["share"] for segment in answer["data"]["thresholdBars"]["segments"]) == 0
 
 
+async def test_an_environment_without_groups_of_the_type_has_no_rows(priced: Ask) -> None:
+    answer = await priced(
+        '{ sectorRotation(universe: "BIG", environment: TEST, by: SECTOR) { members rows { members } } }'
+    )
+    assert answer == {"data": {"sectorRotation": {"members": 1, "rows": []}}}
+
+
 async def test_an_argument_of_null_is_its_default(priced: Ask) -> None:
     fields = "rows { group { name } weighting windows { window change } contributors { contribution } }"
     nulls = "by: null, windows: null, weighting: null, benchmark: null, asOf: null"

@@ -23,7 +23,7 @@ MIN_GZIP = 1_024
 LONG_GZIP = 100_000
 """Bytes from which on that is not done on the event loop."""
 
-_OVERHEAD = 1_500  # bytes of what is kept beside a body, by estimate
+_OVERHEAD = 2_000  # bytes of what is kept beside a body, by estimate
 
 
 class Moment(NamedTuple):
@@ -40,13 +40,15 @@ class Moment(NamedTuple):
 class Kept:
     """An answer as it is sent."""
 
-    __slots__ = ("_zipped", "body", "moment", "tag")
+    __slots__ = ("_zipped", "body", "headers", "moment", "tag")
 
     def __init__(self, body: bytes, moment: Moment) -> None:
         self.body = body
         self.moment = moment
         self.tag = blake2b(body, digest_size=12).hexdigest().encode()
         """Of the body, for HTTP's ETag."""
+        self.headers: dict[tuple[str, bool], list[tuple[bytes, bytes]]] = {}
+        """What goes before the body, by media type and whether it is compressed."""
         self._zipped: bytes | None = None
 
     async def zipped(self) -> bytes | None:

@@ -36,6 +36,8 @@ OPTIONAL = (("operationName", str, "a string"), ("variables", dict, "an object")
 UTF_8 = ("utf-8", "utf8")
 SERVER_FAILED = {"INTERNAL": 500, "DATABASE_UNAVAILABLE": 503}
 NOT_MODIFIED = 304
+_CONTENT = 4
+"""Where the headers of a kept answer begin to tell of its body, which there is none of with a 304."""
 UNWATCHED_SECONDS = 0.02
 """How long an operation runs before somebody watches for its client's going."""
 QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
@@ -163,8 +165,7 @@ class GraphQLEndpoint:
             raise _Refused(406, f"Nothing that Accept names can be sent; {GRAPHQL} and {JSON} can.")
         if method == "POST":
             # A page of another site can have a browser post forms and plain text here, but not JSON.
-            media_type, parameters = _media_type(headers.get(b"content-type", b"").decode("latin-1"))
-            if media_type != JSON or parameters.get("charset", "utf-8") not in UTF_8:
+            if not _is_json(headers.get(b"content-type", b"")[:1000]):
                 raise _Refused(415, f"Send the parameters as {JSON} in UTF-8.")
             return await self._body(receive)
         query_string: bytes = scope["query_string"]
@@ -270,28 +271,28 @@ class GraphQLEndpoint:
 async def _send_kept(
     send: Send, kept: Kept, headers: dict[bytes, bytes], method: str, media_type: str, *, zip_it: bool
 ) -> None:
-    zipped = await kept.zipped() if zip_it and _accepts_gzip(headers.get(b"accept-encoding", b"")[:1000]) else None
+    accepted = headers.get(b"accept-encoding")
+    zipped = await kept.zipped() if zip_it and accepted and _accepts_gzip(accepted[:1000]) else None
     body = zipped or kept.body
-    # another for each form that it is sent in
-    etag = b'"%s%s%s"' % (kept.tag, b"-g" if media_type == GRAPHQL else b"", b"-gzip" if zipped else b"")
-    sent = [
-        (b"etag", etag),
-        (b"vary", b"accept, accept-encoding"),
-        (b"cache-control", b"private, no-cache"),
-        (b"x-content-type-options", b"nosniff"),
-    ]
-    status = 200
-    if method != "POST":
-        known = headers.get(b"if-none-match", b"").strip()
-        if known and (known == b"*" or etag in (each.strip().removeprefix(b"W/") for each in known.split(b","))):
-            status = NOT_MODIFIED
-    if status != NOT_MODIFIED:
-        sent += [
+    form = media_type, zipped is not None
+    sent = kept.headers.get(form)
+    if sent is None:
+        # another ETag for each form that it is sent in
+        sent = kept.headers[form] = [
+            (b"etag", b'"%s%s%s"' % (kept.tag, b"-g" if media_type == GRAPHQL else b"", b"-gzip" if zipped else b"")),
+            (b"vary", b"accept, accept-encoding"),
+            (b"cache-control", b"private, no-cache"),
+            (b"x-content-type-options", b"nosniff"),
             (b"content-type", f"{media_type}; charset=utf-8".encode()),
             (b"content-length", str(len(body)).encode()),
             *([(b"content-encoding", b"gzip")] if zipped else []),
         ]
-    await send({"type": "http.response.start", "status": status, "headers": sent})
+    status = 200
+    if method != "POST":
+        known, (_, etag) = headers.get(b"if-none-match", b"").strip(), sent[0]
+        if known and (known == b"*" or etag in (each.strip().removeprefix(b"W/") for each in known.split(b","))):
+            status, sent = NOT_MODIFIED, sent[:_CONTENT]
+    await send({"type": "http.response.start", "status": status, "headers": [*sent]})
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" or status == NOT_MODIFIED else body})
 
 
@@ -373,6 +374,12 @@ def _media_type(text: str) -> tuple[str, dict[str, str]]:
     name, *parameters = text.lower().split(";")
     pairs = (parameter.partition("=") for parameter in parameters)
     return name.strip(), {key.strip(): value.strip().strip('"') for key, _, value in pairs}
+
+
+@lru_cache(maxsize=64)
+def _is_json(content_type: bytes) -> bool:
+    media_type, parameters = _media_type(content_type.decode("latin-1"))
+    return media_type == JSON and parameters.get("charset", "utf-8") in UTF_8
 
 
 @lru_cache(maxsize=64)

@@ -69,7 +69,7 @@ class _Unusual(Exception):
     """Something that the standard way knows what to do with."""
 
 
-class _Missing(Exception):
+class _Missing(_Unusual):
     """A column is yet to be loaded."""
 
 
@@ -145,7 +145,9 @@ class _Run:
         self._given: dict[int, tuple[Key, dict[str, Any]]] = {}
         """Key and arguments of fields that depend on variables, by their ids."""
         self._own: dict[tuple[int, Key], tuple[Objects, Column | Exception]] = {}
-        """Columns of shared objects that are not to be shared, and those that failed, by the ids of their objects."""
+        """Columns of shared objects that are not to be shared, those that failed, and those of the root, which could be
+        put out meanwhile; by the ids of their objects.
+        """
 
     def at_once(self, plan: Plan) -> dict[str, Any] | None:
         """Give what a plan selects where all of it is kept."""
@@ -153,7 +155,7 @@ class _Run:
             return None
         try:
             return self._rows(plan, self._root)[0]
-        except (_Missing, _Unusual, LimitExceeded):
+        except (_Unusual, LimitExceeded):
             return None
 
     async def fields(self, plan: Plan, value: Any) -> tuple[dict[str, Any], dict[str, LimitExceeded]]:
@@ -237,8 +239,11 @@ class _Run:
             column, branch = error, None
         if isinstance(column, Exception) or (objects.branch and branch is None):
             self._own[id(objects), key] = objects, column
-        else:
+        elif key not in objects.columns:
+            # one that is there stays, since others have begun to load what is below it
             objects.keep(key, column)
+            if objects is self._root:
+                self._own[id(objects), key] = objects, column
 
     async def _each(self, resolver: Resolver, objects: Objects, part: Context, arguments: dict[str, Any]) -> list[Any]:
         """Call a resolver for each object, and count for each of them."""
@@ -275,7 +280,7 @@ class _Run:
     def _find(self, objects: Objects, field: Field, key: Key) -> Column | None:
         """Find a column, or make it where it needs no waiting; None where it is to be loaded."""
         column = objects.columns.get(key)
-        if column is not None:
+        if column is not None and objects is not self._root:
             return column
         own = self._own.get((id(objects), key))
         if own is not None:
@@ -284,6 +289,9 @@ class _Run:
             if isinstance(own[1], Exception):
                 raise _Unusual
             return own[1]
+        if column is not None:
+            self._own[id(objects), key] = objects, column
+            return column
         resolver = field.resolver
         if resolver and (resolver.waits or resolver.batch):
             return None

@@ -82,8 +82,14 @@ def create_app(settings: Settings) -> Starlette:
             # what was made by now stays, and need not be looked through for what can go
             gc.collect()
             gc.freeze()
-            yield
-            gc.unfreeze()
+            thresholds = gc.get_threshold()
+            # an answer is hundreds of objects, which would be looked through before they go by themselves
+            gc.set_threshold(20_000, *thresholds[1:])
+            try:
+                yield
+            finally:
+                gc.set_threshold(*thresholds)
+                gc.unfreeze()
 
     async def alive(_: Request) -> Response:
         """The process lives."""

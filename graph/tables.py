@@ -51,6 +51,8 @@ async def make_tables(connection: "asyncpg.Connection[asyncpg.Record]") -> list[
             return []
         await connection.execute(SCHEMA)
         await connection.execute(f"COMMENT ON TABLE data_change IS '{_VERSION}'")
+        # nothing is known yet of what a new index on an expression holds, and it would not be used
+        await connection.execute("ANALYZE definition_groups, group_memberships, symbols")
         return sorted({row[0] for row in await connection.fetch(_PRESENT)} - before)
 
 

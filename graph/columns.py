@@ -19,10 +19,10 @@ from graph.memo import Figures
 
 MAX_BYTES = 48 * 1024 * 1024
 """Of all columns, by estimate."""
-MAX_LOADING = 1_000
-"""Columns of a list that are noted as not to be waited for."""
-OBJECT_BYTES = 600
+OBJECT_BYTES = 500
 """What an object takes, with its row, by estimate."""
+COLUMN_BYTES = 300
+"""What a column takes beside its content and its key, by estimate."""
 
 Key: TypeAlias = Hashable
 """A field's name and its arguments."""
@@ -94,34 +94,29 @@ class Objects(list[Any]):
         self.branch = branch
         """What it is kept under; None where it is one operation's own."""
         self.columns: dict[Key, Column] = {}
-        self.loading: dict[Key, asyncio.Future[None]] = {}
-        """Done when another operation has loaded a column, or has failed to."""
+        self.loading: dict[Key, asyncio.Future[bool]] = {}
+        """The columns that operations are loading; whether others may wait for another that tries again."""
 
-    def branch_for(self, key: Key, source: Source) -> "Branch | None":  # noqa: ARG002 - the root's differ by it
+    def branch_for(self, key: Key, source: Source) -> "Branch | None":  # noqa: ARG002 - a root's differ by it
         """Give what a column is to be kept under; None where it is not to be kept for other operations."""
         return self.branch if self.branch and source.is_of(self.branch.generation) else None
 
-    def landed(self, key: Key) -> None:
-        """Take back that a column is loading; where it was not kept, that no other operation need wait for it."""
-        if key in self.columns or len(self.loading) > MAX_LOADING:
-            self.loading.pop(key, None)
-
-    def keep(self, key: Key, column: Column) -> None:
-        """Keep a column."""
-        self.columns[key] = column
-        if self.branch:
-            self.branch.grow(_size(column.content) + 200)
+    def keep(self, key: Key, column: Column, branch: "Branch | None") -> Column:
+        """Keep a column, and give what is kept: another stays, since others have begun to load what is below it."""
+        kept = self.columns.setdefault(key, column)
+        if branch and kept is column:
+            branch.grow(_size(key, column))
+        return kept
 
 
 class Branch:
     """All that hangs on one column of the root: it is put out as a whole."""
 
-    __slots__ = ("_root", "generation", "key", "size")
+    __slots__ = ("_root", "generation", "size")
 
-    def __init__(self, root: "Root | None", key: Key, generation: int) -> None:
+    def __init__(self, root: "Root | None", generation: int) -> None:
         # weak, so that a root that was replaced goes at once and with all that hangs on it
         self._root = root and ref(root)
-        self.key = key
         self.generation = generation
         self.size = 0
 
@@ -142,7 +137,7 @@ class Root(Objects):
     __slots__ = ("__weakref__", "_branches", "_max_bytes", "bytes", "counts", "known")
 
     def __init__(self, known: Generation, max_bytes: int, counts: "Counts") -> None:
-        super().__init__([None], Branch(None, "", known.groups))
+        super().__init__([None], Branch(None, known.groups))
         self.known = known
         self.bytes = 0
         self.counts = counts
@@ -150,26 +145,20 @@ class Root(Objects):
         self._branches: OrderedDict[Key, Branch] = OrderedDict()
 
     def branch_for(self, key: Key, source: Source) -> Branch | None:
-        """Give the branch of a column; None where it is not to be kept for other operations."""
-        return self._branch(key) if source.is_of(self.known.groups) else None
+        """Give a branch for a column; None where it is not to be kept for other operations."""
+        return (self._branches.get(key) or Branch(self, self.known.groups)) if source.is_of(self.known.groups) else None
+
+    def keep(self, key: Key, column: Column, branch: Branch | None) -> Column:
+        """Keep a column, and give what is kept."""
+        if branch and key not in self.columns:
+            self.counts.misses += 1
+            self._branches[key] = branch
+        return super().keep(key, column, branch)
 
     def used(self, key: Key) -> None:
         """Note that a column was used: what was not for longest is put out first."""
         if key in self._branches:
             self._branches.move_to_end(key)
-            self.counts.hits += 1
-
-    def _branch(self, key: Key) -> Branch:
-        branch = self._branches.get(key)
-        if branch is None:
-            branch = self._branches[key] = Branch(self, key, self.known.groups)
-        return branch
-
-    def keep(self, key: Key, column: Column) -> None:
-        """Keep a column."""
-        self.columns[key] = column
-        self.counts.misses += 1
-        self._branch(key).grow(_size(column.content) + 200)
 
     def grow(self, size: int) -> None:
         """Count bytes, and put out what was used least lately."""
@@ -225,16 +214,22 @@ class Columns:
         self._root = None
 
 
-def _size(content: Content) -> int:
-    """Estimate the bytes of what is not counted elsewhere."""
+def _size(key: Key, column: Column) -> int:
+    """Estimate the bytes that a column takes; the rows that it was made of may be held by few objects."""
+    return COLUMN_BYTES + _key_size(key) + OBJECT_BYTES * column.source.objects + _content_size(column.content)
+
+
+def _key_size(key: Key) -> int:
+    return sys.getsizeof(key) + (sum(map(_key_size, key)) if isinstance(key, tuple) else 0)
+
+
+def _content_size(content: Content) -> int:
     match content:
         case Leaves(values):
-            return (
-                64
-                + 8 * len(values)
-                + sum(sys.getsizeof(value) for value in values[:: len(values) // 16 + 1]) * (len(values) // 16 + 1)
-            )
+            # every so many of them, since most are alike
+            step = len(values) // 16 + 1
+            return 8 * len(values) + step * sum(map(sys.getsizeof, values[::step]))
         case Links(parts, places):
             return 8 * len(places or ()) + sum(200 + OBJECT_BYTES * len(objects) for objects in parts.values())
         case Lists(items, spans):
-            return 80 * len(spans) + _size(items)
+            return 80 * len(spans) + _content_size(items)

@@ -137,10 +137,12 @@ class _Attempt:
         A key is sent once, whether its answer is there, on its way, or an error. `alone` is for who knows that nobody
         else asks meanwhile.
         """
+        if not keys:
+            return []
         of = statement, as_of
         asked = self._asked.setdefault(of, {})
         if alone and of not in self._next and asked.keys().isdisjoint(keys):
-            return await self._ask_at_once(of, keys)
+            return await self._ask_alone(of, keys)
         waiting: set[_Batch] = set()
         for key in keys:
             batch = asked.get(key)
@@ -158,7 +160,7 @@ class _Attempt:
             await asyncio.shield(batch.done)
         return [asked[key].done.result()[key] for key in keys]
 
-    async def _ask_at_once(self, of: tuple[str, date | None], keys: Sequence[Key]) -> list[Answer]:
+    async def _ask_alone(self, of: tuple[str, date | None], keys: Sequence[Key]) -> list[Answer]:
         batch = _Batch()
         batch.keys = dict.fromkeys(keys)
         self._asked[of] |= dict.fromkeys(keys, batch)
@@ -216,7 +218,6 @@ class Operation:
         self.environment = runtime.settings.environment
         self.statements: list[str] = []
         """The names of the statements sent, those of earlier attempts included."""
-        self._epoch = runtime.freshness.epoch
         self._zone = ZoneInfo(runtime.settings.time_zone)
         self._attempt = _Attempt(self, snapshot=False)
         self.begin()
@@ -226,6 +227,7 @@ class Operation:
         self._is_part = as_part
         self.alone = False
         """Whether nothing else is loaded meanwhile, so that no statement need wait for what could go with it."""
+        self._epoch = self.runtime.freshness.epoch
         self.objects = 0
         """How many have been charged."""
         self.each: tuple[int, ...] = ()
@@ -249,7 +251,8 @@ class Operation:
     def source(self) -> Source:
         """What was read and counted."""
         seen = {family: frozenset(seen) for family, seen in self.seen.items() if seen}
-        return Source(self.objects, self.each, seen, self.day, self.momentary, self.stale)
+        each = self.each if sum(self.each) == self.objects else ()
+        return Source(self.objects, each, seen, self.day, self.momentary, self.stale)
 
     def absorb(self, source: Source, objects: int | None = None) -> None:
         """Count what a column rests on, or other objects than it counts for itself."""
@@ -284,6 +287,8 @@ class Operation:
         """Whether all that this attempt read, remembered values included, stood in the database at one moment."""
         if self._attempt.in_snapshot:
             return True
+        if self._epoch != self.runtime.freshness.epoch:
+            return False
         moments: list[Generation] = []
         states: dict[Family, set[int]] = {}
         for family, seen in self.seen.items():

@@ -79,12 +79,21 @@ class _Info(NamedTuple):
     context: Any
 
 
+class Outcome(NamedTuple):
+    """What came of the fields of a root; the standard way is left with those that are not here."""
+
+    done: dict[str, Any]
+    refused: dict[str, LimitExceeded]
+    """Those that would be too much."""
+
+
 class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
     """Executes as its base does, and queries faster: `Schema(execution_context_class=ColumnExecutor)`."""
 
-    def __init__(self, *args: Any, plans: Plans | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, plans: Plans | None = None, outcome: Outcome | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._plans = plans
+        self._outcome = outcome
 
     def execute_collected_root_fields(
         self,
@@ -98,21 +107,21 @@ class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
         standard = super().execute_collected_root_fields
         if serially or new_defer_usages or (self.middleware_manager and self.middleware_manager.middlewares):
             return standard(root_type, root_value, grouped_field_set, serially, new_defer_usages)
-        plan = self._plans.get(self.variable_values) if self._plans else None
-        if plan is None:
-            plan = make_plan(self, root_type, grouped_field_set)
-            if self._plans:
-                self._plans.keep(self.variable_values, plan)
+        plan = make_plan(self, root_type, grouped_field_set)
+        if self._plans:
+            self._plans.keep(self.variable_values, plan)
         if not any(plan.fields):
             return standard(root_type, root_value, grouped_field_set, serially, new_defer_usages)
 
         async def execute() -> dict[str, Any]:
-            done, refused = await _Run(self.context_value, self.variable_values).fields(plan, root_value)
+            done, refused = self._outcome or await execute_plan(
+                plan, self.context_value, self.variable_values, root_value
+            )
             for name, error in refused.items():
                 details = grouped_field_set[name]
                 of = cast("GraphQLField", self.schema.get_field(root_type, details[0].node.name.value)).type
                 self.handle_field_error(error, of, details, Path(None, name, root_type.name))
-                done[name] = None
+            done |= dict.fromkeys(refused)
             rest = {name: details for name, details in grouped_field_set.items() if name not in done}
             if rest:
                 completed: Any = standard(root_type, root_value, rest, serially, new_defer_usages)
@@ -122,17 +131,14 @@ class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
         return execute()
 
 
-async def execute_plan(plan: Plan, context: Context, variables: VariableValues) -> dict[str, Any] | None:
-    """Give what a plan selects; None where some of it is left to the executor."""
-    if not plan.whole:
-        return None
-    done, refused = await _Run(context, variables).fields(plan, None)
-    return done if len(done) == len(plan.names) and not refused else None
-
-
 def at_once(plan: Plan, context: Context, variables: VariableValues) -> dict[str, Any] | None:
     """Give what a plan selects where all of it is kept; None where something is to be waited for, or went wrong."""
     return _Run(context, variables).at_once(plan) if plan.whole else None
+
+
+async def execute_plan(plan: Plan, context: Context, variables: VariableValues, root_value: Any = None) -> Outcome:
+    """Execute what was planned."""
+    return await _Run(context, variables).fields(plan, root_value)
 
 
 class _Run:
@@ -144,40 +150,48 @@ class _Run:
         self._root = context.root
         self._given: dict[int, tuple[Key, dict[str, Any]]] = {}
         """Key and arguments of fields that depend on variables, by their ids."""
-        self._own: dict[tuple[int, Key], tuple[Objects, Column | Exception]] = {}
-        """Columns of shared objects that are not to be shared, those that failed, and those of the root, which could be
-        put out meanwhile; by the ids of their objects.
-        """
+        self._columns: dict[tuple[int, Key], tuple[Objects, Column | Exception]] = {}
+        """The columns found, which others may put out meanwhile, and what went wrong with some, by ids of objects."""
 
     def at_once(self, plan: Plan) -> dict[str, Any] | None:
         """Give what a plan selects where all of it is kept."""
         if self._root is None:
             return None
         try:
-            return self._rows(plan, self._root)[0]
+            data = {
+                name: self._of_root(plan, field, self._root)
+                for name, field in zip(plan.names, plan.fields, strict=True)
+            }
         except (_Unusual, LimitExceeded):
             return None
+        self._root.counts.hits += len(data)
+        return data
 
-    async def fields(self, plan: Plan, value: Any) -> tuple[dict[str, Any], dict[str, LimitExceeded]]:
-        """Give what is selected of the root, and what would be too much, without what the standard way is left with."""
+    async def fields(self, plan: Plan, value: Any) -> Outcome:
+        """Load and give what is selected of the root."""
         root: Objects = Objects([value]) if self._root is None else self._root
+        if self._root:
+            self._root.counts.hits += sum(field is not None and field.key in root.columns for field in plan.fields)
         await self._load(plan, root)
-        done: dict[str, Any] = {}
-        refused: dict[str, LimitExceeded] = {}
-        before = self._context.objects
-        with suppress(_Unusual, LimitExceeded):
-            return self._rows(plan, root)[0], refused
-        self._context.objects = before
+        outcome = Outcome({}, {})
         for name, field in zip(plan.names, plan.fields, strict=True):
             before = self._context.objects
             try:
-                done |= self._rows(plan._replace(names=(name,), fields=(field,)), root)[0]
+                outcome.done[name] = self._of_root(plan, field, root)
             except _Unusual:
                 self._context.objects = before
             except LimitExceeded as error:
                 self._context.objects = before
-                refused[name] = error
-        return done, refused
+                outcome.refused[name] = error
+        return outcome
+
+    def _of_root(self, plan: Plan, field: Field | None, root: Objects) -> Any:
+        if field is None:
+            return plan.type
+        key = self._key(field)
+        if self._root is root:
+            self._root.used(key)
+        return self._values(field, self._counted(root, field, key, None).content, None)[0]
 
     async def _load(self, plan: Plan, root: Objects) -> None:
         """Load the columns that are not there, level by level, those of a level together."""
@@ -202,22 +216,25 @@ class _Run:
 
     async def _load_column(self, objects: Objects, field: Field, key: Key, *, alone: bool) -> None:
         """Load a column, or let another operation that is at it do that."""
-        if objects.branch is None or len(repr(key)) > MAX_KEY:
+        if objects.branch is None:
             await self._make(objects, field, key, alone=alone)
             return
-        flight = objects.loading.get(key)
-        if flight is None:
-            flight = objects.loading[key] = asyncio.get_running_loop().create_future()
-            try:
-                await self._make(objects, field, key, alone=alone)
-            finally:
-                flight.set_result(None)
-                objects.landed(key)
-            return
-        if not flight.done():
+        while flight := objects.loading.get(key):
             await asyncio.wait([flight])
-        if key not in objects.columns:
+            if key in objects.columns:
+                return
+            if not flight.result():
+                # it failed, or is not to be kept: no use in waiting for one more
+                await self._make(objects, field, key, alone=alone)
+                return
+        flight = objects.loading[key] = asyncio.get_running_loop().create_future()
+        again = True
+        try:
             await self._make(objects, field, key, alone=alone)
+            again = False
+        finally:
+            del objects.loading[key]
+            flight.set_result(again)
 
     async def _make(self, objects: Objects, field: Field, key: Key, *, alone: bool) -> None:
         resolver = cast("Resolver", field.resolver)
@@ -231,19 +248,15 @@ class _Run:
             else:
                 values = await self._each(resolver, objects, part, arguments)
             source = part.source
-            branch = objects.branch_for(key, source) if objects.branch and len(repr(key)) <= MAX_KEY else None
+            branch = objects.branch_for(key, source) if len(repr(key)) <= MAX_KEY else None
             column = Column(_content(field.kind, values, branch), source)
             if len(values) != len(objects):
                 column = _Unusual()
+            elif objects.branch is None or branch:
+                column = objects.keep(key, column, branch)
         except Exception as error:  # noqa: BLE001 - whatever it is, the standard way meets it again and tells
-            column, branch = error, None
-        if isinstance(column, Exception) or (objects.branch and branch is None):
-            self._own[id(objects), key] = objects, column
-        elif key not in objects.columns:
-            # one that is there stays, since others have begun to load what is below it
-            objects.keep(key, column)
-            if objects is self._root:
-                self._own[id(objects), key] = objects, column
+            column = error
+        self._columns[id(objects), key] = objects, column
 
     async def _each(self, resolver: Resolver, objects: Objects, part: Context, arguments: dict[str, Any]) -> list[Any]:
         """Call a resolver for each object, and count for each of them."""
@@ -279,23 +292,24 @@ class _Run:
 
     def _find(self, objects: Objects, field: Field, key: Key) -> Column | None:
         """Find a column, or make it where it needs no waiting; None where it is to be loaded."""
-        column = objects.columns.get(key)
-        if column is not None and objects is not self._root:
+        held = self._columns.get((id(objects), key))
+        if held is None:
+            column = objects.columns.get(key) or self._derive(objects, field, key)
+            if column:
+                self._columns[id(objects), key] = objects, column
             return column
-        own = self._own.get((id(objects), key))
-        if own is not None:
-            if isinstance(own[1], LimitExceeded):
-                raise own[1]
-            if isinstance(own[1], Exception):
-                raise _Unusual
-            return own[1]
-        if column is not None:
-            self._own[id(objects), key] = objects, column
-            return column
+        if isinstance(held[1], LimitExceeded):
+            raise held[1]
+        if isinstance(held[1], Exception):
+            raise _Unusual
+        return held[1]
+
+    def _derive(self, objects: Objects, field: Field, key: Key) -> Column | None:
+        """Make a column that needs no waiting; None for others."""
         resolver = field.resolver
         if resolver and (resolver.waits or resolver.batch):
             return None
-        # each column of a root has a branch of its own
+        # each column of a root has a branch of its own, and these columns none
         branch = None if objects is self._root else objects.branch
         try:
             if resolver is None:
@@ -308,10 +322,15 @@ class _Run:
             column = Column(_content(field.kind, values, branch), Source())
         except Exception as error:
             raise _Unusual from error
-        if objects is self._root:
-            self._own[id(objects), key] = objects, column
-        else:
-            objects.keep(key, column)
+        return column if objects is self._root else objects.keep(key, column, branch)
+
+    def _counted(self, objects: Objects, field: Field, key: Key, times: list[int] | None) -> Column:
+        """Find a column that must be there, and count what it rests on."""
+        column = self._find(objects, field, key)
+        if column is None:
+            raise _Missing
+        if field.resolver:
+            self._context.absorb(column.source, None if times is None else _count(column.source, times))
         return column
 
     def _rows(self, plan: Plan, objects: Objects, times: list[int] | None = None) -> list[dict[str, Any]]:
@@ -321,15 +340,7 @@ class _Run:
             if field is None:
                 columns.append([plan.type] * len(objects))
                 continue
-            key = self._key(field)
-            column = self._find(objects, field, key)
-            if column is None:
-                raise _Missing
-            if field.resolver:
-                source = column.source
-                self._context.absorb(source, None if times is None else _counted(source, times))
-                if self._root is objects:
-                    self._root.used(key)
+            column = self._counted(objects, field, self._key(field), times)
             columns.append(self._values(field, column.content, times))
         match plan.names, columns:
             # twice as fast as what comes last
@@ -368,7 +379,7 @@ class _Run:
                 return [None if span is None else flat[span[0] : span[1]] for span in spans]
 
 
-def _counted(source: Source, times: list[int]) -> int:
+def _count(source: Source, times: list[int]) -> int:
     """Count the objects of a column whose objects are in the answer so many times each."""
     each = source.each
     return sum(map(mul, each, times)) if len(each) == len(times) else source.objects * max(times, default=0)

@@ -6,7 +6,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import orjson
 import redis.asyncio
@@ -135,12 +136,19 @@ class Memo(Generic[Value]):
         return None if entry is None else entry.value
 
     async def _together(self, key: str, load: Callable[[], Awaitable[Remembered[Value]]]) -> Remembered[Value]:
-        flight = self._flights.get(key)
-        # a load that began too long ago may miss a change that this request must see
-        if flight is None or time.monotonic() - flight.started >= CONFIRMED_SECONDS:
-            flight = self._flights[key] = _Flight(time.monotonic(), asyncio.create_task(self._fill(key, load)))
-            flight.task.add_done_callback(lambda task: self._landed(key, task))
-        return await asyncio.shield(flight.task)
+        while True:
+            flight = self._flights.get(key)
+            # a load that began too long ago may miss a change that this request must see
+            if flight is None or time.monotonic() - flight.started >= CONFIRMED_SECONDS:
+                flight = self._flights[key] = _Flight(time.monotonic(), asyncio.create_task(self._fill(key, load)))
+                flight.task.add_done_callback(partial(self._landed, key))
+            try:
+                return await asyncio.shield(flight.task)
+            except asyncio.CancelledError:
+                # whose operation loaded may be gone; then whoever is left loads
+                if not flight.task.cancelled() or cast("asyncio.Task[None]", asyncio.current_task()).cancelling():
+                    raise
+                self._landed(key, flight.task)
 
     def _landed(self, key: str, task: "asyncio.Task[Remembered[Value]]") -> None:
         flight = self._flights.get(key)

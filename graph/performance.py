@@ -158,7 +158,7 @@ def measure(
     frame: Frame, session: int | None, baskets: Sequence[Basket], windows: Sequence[Window], *, ranked: bool = False
 ) -> list[list[WindowChange]]:
     """Measure baskets over windows that end with a session: for each its changes, in the order of the windows."""
-    if session is None or not baskets:
+    if session is None or not baskets or not windows:
         return [[_unmeasured(window, basket) for window in windows] for basket in baskets]
     columns, laid = Baskets.of([(basket.columns, basket.weights) for basket in baskets]).compact()
     values = np.array([change_over(frame, session, window, columns) for window in windows])

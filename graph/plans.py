@@ -12,6 +12,7 @@ from graphql import (
     FieldNode,
     GraphQLAbstractType,
     GraphQLBoolean,
+    GraphQLError,
     GraphQLField,
     GraphQLFloat,
     GraphQLID,
@@ -41,8 +42,6 @@ from strawberry.types.field import StrawberryField
 
 from graph.columns import Key
 
-MAX_PLANS = 8
-"""Of an operation whose variables decide what is selected, that are kept."""
 _SCALARS = {GraphQLString, GraphQLInt, GraphQLFloat, GraphQLBoolean, GraphQLID}
 """Whose variables Strawberry hands to resolvers as they are."""
 
@@ -64,7 +63,7 @@ def batched(field: Any) -> Callable[[Form], Form]:
 
 
 class Kind(NamedTuple):
-    """What values are: a scalar or enum, or of a list its items, or objects, of the type or types of these names."""
+    """What values are: of a scalar or enum, or of a list its items, or objects of one or several types."""
 
     nullable: bool
     leaf: GraphQLLeafType | None = None
@@ -109,10 +108,14 @@ class Plan(NamedTuple):
 
 
 class Plans:
-    """The plans of an operation: one for each combination of what its directives `@skip` and `@include` say."""
+    """The plans of an operation: one for each combination of what its directives `@skip` and `@include` say.
 
-    def __init__(self, document: DocumentNode, operation: OperationDefinitionNode) -> None:
+    They are kept as long as they have `max_fields` fields together: fragments can make many of a short document.
+    """
+
+    def __init__(self, document: DocumentNode, operation: OperationDefinitionNode, max_fields: int) -> None:
         self.operation = operation
+        self._room = max_fields
         conditions = _Conditions()
         visit(document, conditions)
         self._conditions = sorted(conditions.variables)
@@ -124,11 +127,16 @@ class Plans:
 
     def keep(self, variables: VariableValues, plan: Plan) -> None:
         """Keep a plan for variables such as these."""
-        if len(self._plans) < MAX_PLANS:
+        self._room -= _fields(plan)
+        if self._room >= 0:
             self._plans[self._key(variables)] = plan
 
     def _key(self, variables: VariableValues) -> Key:
         return tuple(variables.coerced.get(name) for name in self._conditions) if self._conditions else ()
+
+
+def _fields(plan: Plan) -> int:
+    return 1 + sum(1 + sum(map(_fields, field.plans.values())) for field in plan.fields if field)
 
 
 class _Conditions(Visitor):
@@ -172,7 +180,10 @@ def _field(executor: Executor[Any], of: GraphQLObjectType, details: list[FieldDe
             return None
     plans: dict[str, Plan] = {}
     for each in _types(kind):
-        grouped, defer_usages, _ = executor.collect_subfields(each, details)
+        try:
+            grouped, defer_usages, _ = executor.collect_subfields(each, details)
+        except GraphQLError:
+            return None
         plans[each.name] = plan = make_plan(executor, each, grouped)
         if defer_usages or not plan.whole:
             return None

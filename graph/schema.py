@@ -115,16 +115,19 @@ class GraphSchema(strawberry.Schema):
         self, query: str | None, variables: dict[str, Any] | None, operation: Operation, name: str | None
     ) -> ExecutionResult | None:
         """Execute a query that was found right before, without what Strawberry does of that again; None for others."""
+        outcome = None
         plan, given = self._plan(query, variables, name)
-        if plan and given and (data := await execute_plan(plan, operation, given)):
-            return ExecutionResult(data=data, errors=None)
+        if plan and given:
+            outcome = await execute_plan(plan, operation, given)
+            if plan.whole and len(outcome.done) == len(plan.names):
+                return ExecutionResult(data=outcome.done, errors=None)
         document = self.documents.get(query)
         node = document and document.operations.get(name)
         if not document or not node or node.operation is not OperationType.QUERY:
             return None
         plans = document.made.get(name)
         if plans is None:
-            plans = document.made[name] = Plans(document.node, node)
+            plans = document.made[name] = Plans(document.node, node, len(query or "") // 2)
         executor = ColumnExecutor.build(
             self._schema,
             document.node,
@@ -132,7 +135,8 @@ class GraphSchema(strawberry.Schema):
             raw_variable_values=variables,
             operation_name=name,
             is_awaitable=cast("Any", optimized_is_awaitable),
-            plans=plans,
+            plans=None if outcome else plans,
+            outcome=outcome,
         )
         if isinstance(executor, list):
             return ExecutionResult(data=None, errors=executor)

@@ -515,6 +515,9 @@ class Membership:
 
     @staticmethod
     async def _details(memberships: "Sequence[Membership]", operation: Operation, name: str) -> list[Any]:
+        if memberships[0].group.day:
+            # the history does not keep them
+            return [None] * len(memberships)
         answers = await Membership._rows_of(memberships, operation, "membership_details")
         return [rows[0][name] if rows else None for rows in answers]
 

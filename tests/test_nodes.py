@@ -135,7 +135,7 @@ async def test_a_stock_gives_its_groups_and_memberships_heaviest_first(ask: Ask)
             }
         }
     }
-    assert sorted(answer.statements) == sorted(["stocks", "stock_memberships", "member_ranks"])
+    assert sorted(answer.statements) == sorted(["stocks", "stock_memberships", "member_ranks", "membership_details"])
 
 
 async def test_one_type_is_a_list_of_one(ask: Ask) -> None:

@@ -57,8 +57,8 @@ CALLS = {
 }
 
 
-def calls(run: Callable[[], Any]) -> int:
-    """How many functions a coroutine calls, which waits for nothing."""
+def calls(run: Callable[[], Any]) -> int | None:
+    """How many functions a coroutine calls that waits for nothing; None where it does wait."""
     count = 0
 
     def counted(_: object, event: str, __: object) -> None:
@@ -74,7 +74,7 @@ def calls(run: Callable[[], Any]) -> int:
     finally:
         sys.setprofile(None)
         running.close()
-    raise AssertionError("it waited")
+    return None
 
 
 @pytest.fixture(params=["again", "first"])
@@ -106,14 +106,17 @@ async def cost(request: pytest.FixtureRequest, demo_url: str) -> AsyncIterator[C
         async def send(message: Any) -> None:
             sent.append(message)
 
-        for _ in range(3):
+        for attempt in range(20):
             sent.clear()
             received.clear()
             await app(dict(scope), receive, send)
             assert sent[0]["status"] == 200
             assert b'"errors"' not in sent[1]["body"]
-        received.clear()
-        return calls(lambda: app(dict(scope), receive, send)), request.param == "first"
+            received.clear()
+            # where this process got no time the generation is not known for a moment, and then it is executed
+            if attempt > 1 and (count := calls(lambda: app(dict(scope), receive, send))) is not None:
+                return count, request.param == "first"
+        raise AssertionError("it is executed each time")
 
     async with app.router.lifespan_context(app):
         yield ask

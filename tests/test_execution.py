@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import strawberry
-from conftest import SCHEMA, Databases
+from conftest import SCHEMA, Ask, Databases
 from graphql import (
     GraphQLEnumType,
     GraphQLInterfaceType,
@@ -503,3 +503,41 @@ async def test_a_batch_form_that_fails_leaves_the_list_to_the_standard_way(selec
         result = await schema.execute(f"{{ numbers(values: {values}) {{ {selected} }} }}", context_value=Alone())
         answers.append((result.data, {error.message for error in result.errors or ()}))
     assert answers[0] == answers[1]
+
+
+# what API.md says that every user runs, and what else it names, in words of the small market
+FAMILIAR = [
+    '{ universe(key: "BIG:TECH:top3") { size symbols groups { name } stocks(first: 2) { nodes { name } pageInfo { hasNextPage } } } }',
+    '{ group(name: "BIG", type: ETF) { memberCount members { nodes { weight stock { symbol name } } } } }',
+    '{ stock(symbol: "AAPL") { memberships(type: ETF) { weight rank addedAt metadata group { name description } } } }',
+    '{ stock(symbol: "AAPL") { sector { name } industry groups { name type } } }',
+    "{ groups(type: SECTOR, orderBy: MEMBER_COUNT_DESC) { totalCount nodes { name memberCount totalWeight symbols } } }",
+    '{ group(name: "BIG", type: ETF) { exposure(by: SECTOR) { group { name } weight count } } }',
+    """{ sectorRotation(universe: "BIG", windows: [DAY, WEEK, MONTH, QUARTER]) { asOf members priced
+         rows { group { name } members priced weighting windows { window change upShare rank } relative { ratio tail { date } }
+                contributors { stock { symbol } contribution } } } }""",
+    '{ thresholdBars(universe: "BIG:TECH", threshold: 0.05, sessions: 21) { priced segments { bin count share } } }',
+    '{ breadth(universe: "BIG") { members metrics { metric measured up down unchanged upShare } } }',
+    """{ group(name: "BIG", type: ETF) { members(first: 10) { pageInfo { endCursor hasNextPage } edges { cursor node { symbol } }
+         nodes { weight stock { symbol groups(type: ETF) { name } } } } } }""",
+    '{ search(text: "a") { __typename ... on Stock { symbol } ... on Group { name } } }',
+    '{ overlap(groups: ["BIG", "TECH"]) { a { name } b { name } sharedCount sharedWeight jaccard } }',
+    '{ stocks(symbols: ["AAPL", "NOPE"]) { symbol performance { window change } prices { date close } } }',
+    f'{{ group(name: "BIG", asOf: "{TODAY}") {{ asOf changes(since: "{TODAY}") {{ joined {{ symbol }} }} }} }}',
+    "{ status { generation listener { mode } answers { hits } } __typename }",
+]
+
+
+@pytest.mark.parametrize("query", FAMILIAR)
+async def test_what_users_ask_is_never_left_to_the_standard_way(
+    priced: Ask, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    def fall_back(*_: Any) -> Any:
+        raise AssertionError("it fell back")
+
+    monkeypatch.setattr(StrawberryGraphQLCoreExecutionContext, "execute_field", fall_back)
+    for _ in range(3):
+        assert (await priced(query)).keys() == {"data"}
+    found = await priced('{ stock(symbol: "AAPL") { id } }')
+    node = f'{{ node(id: "{found["data"]["stock"]["id"]}") {{ id ... on Stock {{ symbol }} }} }}'
+    assert (await priced(node))["data"]["node"]["symbol"] == "AAPL"

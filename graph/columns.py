@@ -45,11 +45,11 @@ class Source(NamedTuple):
     """Whether it was remembered through an outage."""
 
     def is_of(self, generation: int | None) -> bool:
-        """Whether it rests on nothing but the groups as they are in a generation."""
+        """Whether it rests on nothing but the groups as they are in a generation, or on nothing at all."""
         return (
             generation is not None
             and not (self.day or self.momentary or self.stale or self.seen.get("prices"))
-            and {each and each.groups for each in self.seen.get("groups", ())} == {generation}
+            and {each and each.groups for each in self.seen.get("groups", ())} <= {generation}
         )
 
 

@@ -5,13 +5,14 @@ import json
 import os
 import random
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NewType
 
 import pytest
 import strawberry
-from conftest import SCHEMA, Ask, Databases
+from conftest import SCHEMA, Ask, Databases, Live
 from graphql import (
     GraphQLEnumType,
     GraphQLInterfaceType,
@@ -21,12 +22,13 @@ from graphql import (
     get_named_type,
     is_leaf_type,
 )
+from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types import ExecutionResult
 
 from graph.app import open_runtime
-from graph.columns import Objects, Source
+from graph.columns import Column, Links, Lists, Objects, Source
 from graph.context import Operation, Runtime
 from graph.errors import DatabaseUnavailable
 from graph.execution import ColumnExecutor, _Run
@@ -541,3 +543,266 @@ async def test_what_users_ask_is_never_left_to_the_standard_way(
     found = await priced('{ stock(symbol: "AAPL") { id } }')
     node = f'{{ node(id: "{found["data"]["stock"]["id"]}") {{ id ... on Stock {{ symbol }} }} }}'
     assert (await priced(node))["data"]["node"]["symbol"] == "AAPL"
+
+
+def rests_on_more(source: Source) -> bool:
+    """Whether a column rests on what is not the groups, so that no other operation may have it."""
+    return bool(source.day or source.momentary or source.stale or set(source.seen) - {"groups"})
+
+
+def kept_columns(objects: Objects) -> Iterator[Column]:
+    """All columns that hang on some objects."""
+    for column in objects.columns.values():
+        yield column
+        content = column.content
+        while isinstance(content, Lists):
+            content = content.items
+        for below in content.parts.values() if isinstance(content, Links) else ():
+            yield from kept_columns(below)
+
+
+RESTING_ON_MORE = f"""{{
+  group(name: "BIG") {{ performance {{ window }} changes(since: "{TODAY}") {{ since }} members {{ nodes {{ stock {{ performance {{ window }} }} }} }} }}
+  then: group(name: "TECH", asOf: "{TODAY}") {{ members {{ nodes {{ stock {{ symbol sector {{ name }} }} }} }} }}
+  status {{ version }}
+}}"""
+
+
+async def test_columns_that_rest_on_more_than_the_groups_are_not_kept(
+    databases: Databases, priced_template: str
+) -> None:
+    async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
+        await runtime.freshness.confirmed()
+        told = []
+        for _ in range(3):
+            operation = Operation(runtime)
+            result = await SCHEMA.execute(RESTING_ON_MORE, None, operation)
+            assert result.errors is None
+            # what the answer rests on is the same, wherever its columns came from
+            told.append(
+                (
+                    result.data,
+                    operation.day,
+                    operation.momentary,
+                    sorted(f for f, seen in operation.seen.items() if seen),
+                )
+            )
+            assert SCHEMA.at_once(RESTING_ON_MORE, None, None, Operation(runtime)) is None
+        assert told[0] == told[1] == told[2]
+        assert told[0][1:] == (datetime.now(UTC).date(), True, ["groups", "prices"])
+        root = runtime.columns.root()
+        assert root is not None
+        columns = list(kept_columns(root))
+        assert len(columns) > 3
+        assert not [each.source for each in columns if rests_on_more(each.source)]
+
+
+PLAIN = """{
+  groups { nodes { id name type description asOf createdAt updatedAt lastUpdate memberCount metadata liquidityFilter totalWeight symbols
+    members { nodes { symbol weight rank addedAt updatedAt metadata stock { id name industry sector { name } groups { name } } } } } }
+  stocks(symbols: ["AAPL", "NOPE", "IBM"]) { symbol industry sector { name } memberships { weight group { name } } }
+  search(text: "a") { __typename ... on Group { asOf name } ... on Stock { industry } }
+}"""
+
+
+async def test_nulls_leave_nothing_to_the_standard_way(databases: Databases, priced_template: str) -> None:
+    async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
+        await runtime.freshness.confirmed()
+        expected = await answer(runtime, PLAIN)
+        assert expected == await standard_answer(runtime, PLAIN)
+        # only what was found right before has a plan
+        assert await answer(runtime, PLAIN) == expected
+        operation = Operation(runtime)
+        # all of it is kept
+        assert (SCHEMA.at_once(PLAIN, None, None, operation), set(), operation.objects) == expected
+
+
+ASKED_AGAIN: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "a variable within a list": (
+        'query ($s: String!) { stocks(symbols: [$s, "AAPL"]) { symbol } }',
+        [{"s": "XOM"}, {"s": "NVDA"}, {"s": "XOM"}],
+    ),
+    "a list in another order": (
+        "query ($s: [String!]!) { stocks(symbols: $s) { symbol } }",
+        [{"s": ["XOM", "JPM"]}, {"s": ["JPM", "XOM"]}],
+    ),
+    "a list of one, twice": (
+        "query ($s: [String!]!) { stocks(symbols: $s) { symbol } }",
+        [{"s": ["XOM"]}, {"s": ["XOM", "XOM"]}, {"s": "XOM"}],
+    ),
+    "another environment": (
+        (
+            'query ($e: Environment) { group(name: "BIG", environment: $e) { environment memberCount members { nodes { symbol } } } '
+            'test: group(name: "BIG", environment: TEST) { memberCount } stock(symbol: "AAPL", environment: $e) { groups { name } } }'
+        ),
+        [{}, {"e": "TEST"}, {"e": "DEFAULT"}, {"e": None}],
+    ),
+    "what is left out": (
+        (
+            'query ($a: Boolean!, $b: Boolean!) { group(name: "BIG") { name @skip(if: $a) memberCount @include(if: $b) '
+            "... @include(if: $a) { type symbols @skip(if: $b) } } }"
+        ),
+        [{"a": a, "b": b} for a in (True, False) for b in (True, False)],
+    ),
+    "no value beside a default": (
+        'query ($s: String = "AAPL", $n: Int = 2) { stock(symbol: $s) { symbol } search(text: "e", first: $n) { __typename } }',
+        [{}, {"s": "XOM", "n": None}, {"s": "XOM", "n": 1}, {"s": None}, {}],
+    ),
+    "an argument that a variable leaves out": (
+        'query ($n: Int) { rotation(universe: "BIG:TECH", top: $n) { __typename } search(text: "e", first: $n) { __typename } }',
+        [{"n": 1}, {}, {"n": None}],
+    ),
+    "an error, again": (
+        'query ($n: Int) { group(name: "BIG") { name members(first: $n) { nodes { symbol } } } other: group(name: "TECH") { name } }',
+        [{"n": -1}, {"n": -1}, {"n": 1}, {"n": -1}],
+    ),
+    "what is not planned": (
+        '{ a: group(name: "BIG") { name } __schema { queryType { name } } b: group(name: "TECH") { name } }',
+        [{}, {}],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ASKED_AGAIN)
+async def test_a_document_is_asked_again_with_other_variables(
+    databases: Databases, priced_template: str, case: str
+) -> None:
+    query, given = ASKED_AGAIN[case]
+    async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
+        await runtime.freshness.confirmed()
+        for variables in given:
+            standard = await standard_answer(runtime, query, variables)
+            for _ in range(2):
+                ours = await answer(runtime, query, variables)
+                assert ours[:2] == standard[:2], variables
+                assert standard[1] or ours[2] == standard[2], variables
+                # to the order of the fields
+                assert json.dumps(ours[0]) == json.dumps(standard[0]), variables
+
+
+async def test_fields_are_in_the_order_of_the_query_whoever_gives_them(
+    databases: Databases, priced_template: str
+) -> None:
+    query = '{ bad: group(name: "BIG") { members(first: -1) { nodes { symbol } } } __schema { queryType { name } } good: group(name: "TECH") { name } }'
+    async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
+        await runtime.freshness.confirmed()
+        for _ in range(2):
+            data, errors, _ = await answer(runtime, query)
+            assert list(data) == ["bad", "__schema", "good"]
+            assert {path for path, *_ in errors} == {("bad", "members")} or data["bad"] is None
+
+
+async def test_what_is_too_much_takes_nothing_from_its_siblings(
+    databases: Databases, priced_template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graph.context.MAX_OBJECTS", 7)
+    query = '{ a: group(name: "BIG") { members { nodes { symbol } } } b: group(name: "MIXED") { members { nodes { symbol } } } }'
+    async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
+        await runtime.freshness.confirmed()
+        for _ in range(2):
+            data, errors, objects = await answer(runtime, query)
+            assert len(data["a"]["members"]["nodes"]) == 5
+            assert data["b"] is None
+            assert [(path[0], code) for path, _, code in errors] == [("b", "LIMIT_EXCEEDED")]
+            assert objects == 6
+
+
+async def test_operations_that_load_the_same_at_once(databases: Databases, priced_template: str) -> None:
+    kept = '{ group(name: "BIG") { members { nodes { rank stock { sector { name } } } } } }'
+    others = [
+        '{ group(name: "BIG") { performance { window } members { nodes { stock { performance { window } } } } } }',
+        f'{{ group(name: "BIG", asOf: "{TODAY}") {{ memberCount }} }}',
+        '{ group(name: "BIG") { name members(first: -1) { nodes { symbol } } } }',
+    ]
+    async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
+        await runtime.freshness.confirmed()
+        for query in (kept, *others):
+            standard = await standard_answer(runtime, query)
+            answers = await asyncio.gather(*(answer(runtime, query) for _ in range(4)))
+            assert [each[:2] for each in answers] == [standard[:2]] * 4, query
+
+
+Nothing = NewType("Nothing", str)
+NOTHING = StrawberryConfig(
+    scalar_map={Nothing: strawberry.scalar(name="Nothing", serialize=lambda value: value or None)}
+)
+
+
+@strawberry.type
+class Odd:
+    name: str
+    rows: list[list[Number]]
+    maybe: list[Number] | None
+    inner: list[list[Number] | None]
+    nothing: Nothing | None
+
+    @strawberry.field
+    def plain(self) -> str:
+        return self.name.upper()
+
+    @strawberry.field
+    def unbound() -> str:  # whose resolver takes no object, so that it is not planned
+        return "x"
+
+
+@strawberry.type
+class Odds:
+    @strawberry.field
+    def odds(self, nothing: str = "") -> list[Odd] | None:
+        some = [Number(value=2), Number(value=4)]
+        return [
+            Odd(name="a", rows=[some, [], some[:1]], maybe=None, inner=[some, None], nothing=Nothing("n")),
+            Odd(name="b", rows=[], maybe=some[1:], inner=[], nothing=None),
+            Odd(name="c", rows=[some[1:]], maybe=[], inner=[None, []], nothing=Nothing(nothing)),
+        ]
+
+    @strawberry.field
+    def none(self) -> list[Odd] | None:
+        return None
+
+
+@pytest.mark.parametrize(
+    "selected",
+    [
+        "odds { name rows { value } }",
+        "odds { rows { half many { value } } }",
+        "odds { maybe { value half } }",
+        "odds { inner { value half } }",
+        "odds { name unbound plain }",
+        'odds(nothing: "n") { nothing }',
+        "odds { name nothing }",
+        "none { name } odds { name }",
+    ],
+)
+async def test_lists_of_lists_nulls_and_what_is_not_planned(selected: str) -> None:
+    answers = []
+    for executor in (ColumnExecutor, StrawberryGraphQLCoreExecutionContext):
+        schema = strawberry.Schema(Odds, config=NOTHING, execution_context_class=executor)
+        result = await schema.execute(f"{{ {selected} }}", context_value=Alone())
+        answers.append((json.dumps(result.data), {(str(e.path), e.message) for e in result.errors or ()}))
+    assert answers[0] == answers[1]
+
+
+async def test_columns_go_with_the_generation_that_they_were_read_in(live: Live) -> None:
+    query = '{ group(name: "BIG") { memberCount members { nodes { symbol rank } } } }'
+    for count in (5, 4, 3):
+        for _ in range(3):
+            assert (await live.ask(query))["data"] == (await standard_answer(live.runtime, query))[0]
+        assert (await live.ask(query))["data"]["group"]["memberCount"] == count
+        await live.writer.execute(
+            "DELETE FROM group_memberships WHERE id = (SELECT max(id) FROM group_memberships WHERE group_id = 1)"
+        )
+        await live.caught_up()
+
+
+@pytest.mark.parametrize(
+    "below", ["", "... on Stock { symbol } ... on Group { type }", "... on Group { name id } ... on Node { id }"]
+)
+async def test_hits_are_of_their_own_types(databases: Databases, priced_template: str, below: str) -> None:
+    query = f'{{ search(text: "e", first: 50) {{ __typename {below} }} }}'
+    async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
+        await runtime.freshness.confirmed()
+        for _ in range(3):
+            ours = await answer(runtime, query)
+            assert ours == await standard_answer(runtime, query)
+        assert {each["__typename"] for each in ours[0]["search"]} == {"Stock", "Group"}

@@ -207,6 +207,9 @@ class _Attempt:
             each.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
         await self._resources.aclose()
+        # the operation and this hold each other, and rows would stay until the collector comes
+        self._asked.clear()
+        self.loads.clear()
 
 
 class Operation:

@@ -241,16 +241,19 @@ async def _raw(site: Site, headers: dict[str, str], body: Any) -> tuple[dict[str
         return dict(response.headers), b"".join([part async for part in response.aiter_raw()])
 
 
-async def test_what_was_read_before_everything_became_worthless_is_not_kept(
+async def test_what_was_read_before_everything_became_worthless_is_read_again(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database is replaced while an operation is under way, and others have been answered since."""
     read = Operation.read
     going, gone = asyncio.Event(), asyncio.Event()
+    epochs: list[int] = []
 
     async def slow(self: Operation, statement: str, *arguments: Any, **options: Any) -> Any:
+        epoch = self.runtime.freshness.epoch
         reading = await read(self, statement, *arguments, **options)
         if statement == "group_symbols":
+            epochs.append(epoch)
             gone.set()
             await going.wait()
         return reading
@@ -263,7 +266,8 @@ async def test_what_was_read_before_everything_became_worthless_is_not_kept(
     assert site.runtime.answers.figures().entries == 1
     going.set()
     await asked
-    assert site.runtime.answers.figures().entries == 1
+    assert epochs == [epochs[0], epochs[0] + 1]
+    assert site.runtime.answers.figures().entries == 2
 
 
 async def test_a_client_that_is_gone_when_it_is_answered_is_no_error_of_ours(

@@ -126,7 +126,7 @@ async def rotate(runtime: Runtime, universe: str, by: GroupType) -> None:
     async with operation.attempt(snapshot=False):
         rotation = await RotationQuery().sector_rotation(info, universe=universe, by=by)
         for row in rotation.rows:
-            await row.relative()
+            await row.relative(info)
 
 
 async def all_groups(runtime: Runtime) -> None:

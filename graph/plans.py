@@ -127,8 +127,9 @@ class Plans:
 
     def keep(self, variables: VariableValues, plan: Plan) -> None:
         """Keep a plan for variables such as these."""
-        self._room -= _fields(plan)
-        if self._room >= 0:
+        fields = _fields(plan)
+        if fields <= self._room:
+            self._room -= fields
             self._plans[self._key(variables)] = plan
 
     def _key(self, variables: VariableValues) -> Key:

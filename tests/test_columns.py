@@ -8,15 +8,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from conftest import SCHEMA, Live, asker, seconds_until
+from conftest import SCHEMA, Live, seconds_until
 
 from graph import context, execution
-from graph.app import open_runtime
 from graph.columns import Columns, Root
 from graph.context import Operation
 from graph.database import Generation, Reading
 from graph.freshness import Freshness
-from graph.settings import Settings
 
 MEMBERS = '{ group(name: "TECH") { members { nodes { symbol weight } } } }'
 NESTED = '{ group(name: "BIG") { members { nodes { symbol group { members { nodes { symbol group { members { nodes { weight } } } } } } } } } }'
@@ -170,14 +168,6 @@ async def test_what_a_generation_kept_goes_with_it_and_needs_no_collector(live: 
         assert old() is None
     finally:
         gc.enable()
-
-
-async def test_with_the_memo_off_no_column_is_kept(market_url: str) -> None:
-    async with open_runtime(Settings(database_url=market_url, memo="off")) as runtime:
-        await runtime.freshness.confirmed()
-        for _ in range(2):
-            assert (await asker(runtime)(MEMBERS)).statements == ["groups_named", "members_by_weight"]
-        assert runtime.columns.figures().entries == 0
 
 
 def test_a_root_is_of_one_generation_of_one_database() -> None:

@@ -251,6 +251,7 @@ async def two_servers(market_url: str, redis_url: str) -> AsyncIterator[list[Run
 
 
 TOP3 = '{ universe(key: "top3") { symbols } }'
+MEMBERS = '{ group(name: "TECH") { members { nodes { symbol weight } } } }'
 
 
 async def test_servers_share_what_a_redis_remembers(two_servers: list[Runtime]) -> None:
@@ -292,7 +293,8 @@ async def test_the_memo_can_be_off(market_url: str) -> None:
         await runtime.freshness.confirmed()
         for _ in range(2):
             assert (await asker(runtime)(TOP3)).statements == ["group_names", "group_symbols"]
-        assert runtime.universes.figures().entries == 0
+            assert (await asker(runtime)(MEMBERS)).statements == ["groups_named", "members_by_weight"]
+        assert runtime.universes.figures().entries == runtime.columns.figures().entries == 0
 
 
 async def test_a_stampede_on_a_universe_is_one_statement(live: Live) -> None:

@@ -7,10 +7,11 @@ that was asked of one state of the database hangs together from one root; what i
 import asyncio
 import sys
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, NamedTuple, TypeAlias
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeAlias, overload
 from weakref import ref
 
 from graph.database import Family, Generation
@@ -56,7 +57,7 @@ class Source(NamedTuple):
 class Leaves(NamedTuple):
     """Values as they are sent."""
 
-    values: list[Any]
+    values: Sequence[Any]
 
 
 class Links(NamedTuple):
@@ -84,18 +85,87 @@ class Column(NamedTuple):
     source: Source
 
 
-class Objects(list[Any]):
+class Records(Sequence[Any]):
+    """Objects of one class as columns: they are made only where somebody asks for one."""
+
+    __slots__ = ("_columns", "_made", "_same", "of")
+
+    def __init__(self, of: type, columns: Mapping[str, Sequence[Any]], **same: Any) -> None:
+        self.of = of
+        self._columns = columns
+        """The attributes that differ, each with as many values as there are objects."""
+        self._same = same
+        """Those that all have in common."""
+        self._made: list[Any] | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence["Records"]) -> "Records":
+        """Give all objects of some, which have the same columns, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        # what the objects of one have in common those of all need not
+        names = parts[0].attributes
+        return cls(parts[0].of, {name: [value for part in parts for value in part.values(name)] for name in names})
+
+    @property
+    def attributes(self) -> list[str]:
+        """The names of all attributes."""
+        return [*self._columns, *self._same]
+
+    def values(self, name: str) -> Sequence[Any]:
+        """Give an attribute of all."""
+        column = self._columns.get(name)
+        return [self._same[name]] * len(self) if column is None else column
+
+    def __len__(self) -> int:
+        return len(next(iter(self._columns.values())))
+
+    @overload
+    def __getitem__(self, place: int) -> Any: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Records": ...
+    def __getitem__(self, place: int | slice) -> Any:
+        if isinstance(place, slice):
+            return Records(self.of, {name: values[place] for name, values in self._columns.items()}, **self._same)
+        return self._all()[place]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._all())
+
+    def _all(self) -> list[Any]:
+        if self._made is None:
+            names = tuple(self._columns)
+            rows = zip(*self._columns.values(), strict=True)
+            self._made = [self.of(**dict(zip(names, row, strict=True)), **self._same) for row in rows]
+        return self._made
+
+
+class Objects(Sequence[Any]):
     """Objects of one type, each once, and the columns that were made of them."""
 
-    __slots__ = ("branch", "columns", "loading")
+    __slots__ = ("_objects", "branch", "columns", "loading")
 
     def __init__(self, objects: Sequence[Any], branch: "Branch | None" = None) -> None:
-        super().__init__(objects)
+        self._objects = objects
         self.branch = branch
         """What it is kept under; None where it is one operation's own."""
         self.columns: dict[Key, Column] = {}
         self.loading: dict[Key, asyncio.Future[bool]] = {}
         """The columns that operations are loading; whether others may wait for another that tries again."""
+
+    def values(self, name: str) -> Sequence[Any]:
+        """Give an attribute of all."""
+        objects = self._objects
+        return objects.values(name) if type(objects) is Records else list(map(attrgetter(name), objects))
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._objects[place]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._objects)
 
     def branch_for(self, key: Key, source: Source) -> "Branch | None":  # noqa: ARG002 - a root's differ by it
         """Give what a column is to be kept under; None where it is not to be kept for other operations."""

@@ -5,7 +5,7 @@ import binascii
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import orjson
 import strawberry
@@ -16,7 +16,6 @@ from graph.errors import BadCursor, InvalidArgument
 MAX_PAGE = 5_000
 """Items of a page, and of a list that is asked for without `first`."""
 
-Row = TypeVar("Row")
 Item = TypeVar("Item")
 Position = list[Any]
 """The values that a list is ordered by, of one of its items."""
@@ -83,23 +82,24 @@ class Page:
         return self.limit + 1
 
     def connection(
-        self,
-        rows: Sequence[Row],
-        make: Callable[[Row], Item],
-        position: Callable[[Row], Position],
-        count: Callable[[Info], Awaitable[int]],
+        self, items: Sequence[Item], order: Sequence[Sequence[Any]], count: Callable[[Info], Awaitable[int]]
     ) -> "Connection[Item]":
-        """Make the answer of the rows read for this page."""
-        held = rows[: self.limit]
+        """Make the answer of what was read for this page, and of the values that it is ordered by, column by column."""
+        goes_on = len(items) > self.limit
+        nodes = items[: self.limit] if goes_on else items
+
+        def cursor(place: int) -> str:
+            return _write(self.mark, [values[place] for values in order])
+
         return Connection(
-            nodes=[make(row) for row in held],
+            nodes=cast("list[Item]", nodes),
             page_info=PageInfo(
-                has_next_page=len(rows) > self.limit,
+                has_next_page=goes_on,
                 has_previous_page=self.after is not None,
-                start_cursor=_write(self.mark, position(held[0])) if held else None,
-                end_cursor=_write(self.mark, position(held[-1])) if held else None,
+                start_cursor=cursor(0) if nodes else None,
+                end_cursor=cursor(len(nodes) - 1) if nodes else None,
             ),
-            cursors=lambda: [_write(self.mark, position(row)) for row in held],
+            cursors=lambda: list(map(cursor, range(len(nodes)))),
             count=count,
         )
 

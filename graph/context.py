@@ -6,17 +6,16 @@ import sys
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import partial
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 from zoneinfo import ZoneInfo
 
-import asyncpg
 import strawberry
 
 from graph.answers import Answers, Moment
+from graph.batches import Answer, Batch, Batches, Key, Question, Read, Row
 from graph.columns import Columns, Root, Source
 from graph.database import Connection, Database, Family, Generation, Reading, family_of
 from graph.errors import GraphError, LimitExceeded
@@ -29,12 +28,6 @@ from graph.settings import Settings
 MAX_OBJECTS = 100_000
 """Rows and list items that one operation may resolve to."""
 
-Key: TypeAlias = tuple[Any, ...]
-Row: TypeAlias = asyncpg.Record
-Answer: TypeAlias = tuple[list[Row], Generation | None]
-"""The rows of a key, and the generation they were read in."""
-Read: TypeAlias = Callable[..., Awaitable[Reading]]
-"""Sends a statement by its name, with its arguments."""
 Value = TypeVar("Value")
 
 
@@ -73,25 +66,25 @@ class Runtime:
     reading_prices: asyncio.Lock
     """Held while closes are read."""
 
+    @cached_property
+    def batches(self) -> Batches:
+        """What operations ask for together."""
+        return Batches(self.read)
 
-class _Batch:
-    """Keys that are asked for together, and their answers when they are there."""
-
-    def __init__(self) -> None:
-        self.keys: dict[Key, None] = {}
-        self.done: asyncio.Future[dict[Key, Answer]] = asyncio.get_running_loop().create_future()
-
-    def fail(self, error: BaseException) -> None:
-        """Tell whoever waits."""
-        if isinstance(error, asyncio.CancelledError):
-            self.done.cancel()
-        else:
-            self.done.set_exception(error)
-            self.done.exception()  # nobody may wait
+    async def read(
+        self, statement: str, *arguments: Any, connection: "Connection | None" = None, **options: Any
+    ) -> Reading:
+        """Send a statement by its name; the options are those of `Database.fetch`."""
+        reading = await self.database.fetch(
+            statement, *arguments, stamped=self.freshness.tracked, connection=connection, **options
+        )
+        if connection is None:
+            self.freshness.observe(reading)
+        return reading
 
 
 class _Attempt:
-    """One run of an operation: its batches, and the one snapshot it reads from if it has one."""
+    """One run of an operation: what it asked, and the one snapshot it reads from if it has one."""
 
     def __init__(self, operation: "Operation", *, snapshot: bool) -> None:
         self._operation = operation
@@ -100,12 +93,10 @@ class _Attempt:
         self._failed: GraphError | None = None
         """What went wrong in the snapshot: its transaction answers nothing after that."""
         self._ended = False
-        self._resources = AsyncExitStack()
-        self._next: dict[tuple[str, date | None], _Batch] = {}
-        """The batches that are yet to be sent."""
-        self._asked: dict[tuple[str, date | None], dict[Key, _Batch]] = {}
+        self._resources = AsyncExitStack() if snapshot else None
+        self._batches = Batches(self._read_in_snapshot) if snapshot else operation.runtime.batches
+        self._asked: dict[Question, dict[Key, Batch]] = {}
         """Which batch each key was or will be in."""
-        self._sending: set[asyncio.Future[list[Answer]]] = set()
         self.loads: dict[tuple[Memo[Any], str], asyncio.Future[Remembered[Any]]] = {}
         """What no memo may remember, and this attempt reads once all the same."""
         self.loaded = 0
@@ -116,97 +107,68 @@ class _Attempt:
         return self._one_at_a_time is not None
 
     async def read(self, statement: str, *arguments: Any, **options: Any) -> Reading:
-        if self._one_at_a_time is None:
-            return await self._operation.read(statement, *arguments, **options)
+        """Send a statement in the snapshot."""
+        self._operation.statements.append(statement)
+        return await self._read_in_snapshot(statement, *arguments, **options)
+
+    async def _read_in_snapshot(self, statement: str, *arguments: Any, **options: Any) -> Reading:
+        assert self._one_at_a_time and self._resources  # noqa: S101, PT018 - made with it
         async with self._one_at_a_time:
             if self._failed:
                 raise self._failed
+            runtime = self._operation.runtime
             try:
                 if self._connection is None:
-                    self._connection = await self._resources.enter_async_context(self._operation.database.snapshot())
-                return await self._operation.read(statement, *arguments, **options, connection=self._connection)
+                    self._connection = await self._resources.enter_async_context(runtime.database.snapshot())
+                return await runtime.read(statement, *arguments, **options, connection=self._connection)
             except GraphError as error:
                 self._failed = error
                 raise
 
-    async def ask(
-        self, statement: str, as_of: date | None, keys: Sequence[Key], *, alone: bool = False
-    ) -> list[Answer]:
+    async def ask(self, question: Question, keys: Sequence[Key]) -> list[Answer]:
         """Answer keys, in one statement with all that are asked for until the event loop comes round again.
 
-        A key is sent once, whether its answer is there, on its way, or an error. `alone` is for who knows that nobody
-        else asks meanwhile.
+        A key is asked for once, whether its answer is there, on its way, or an error.
         """
-        if not keys:
-            return []
-        of = statement, as_of
-        asked = self._asked.setdefault(of, {})
-        if alone and of not in self._next and asked.keys().isdisjoint(keys):
-            return await self._ask_alone(of, keys)
-        waiting: set[_Batch] = set()
-        for key in keys:
-            batch = asked.get(key)
-            if batch is None:
-                batch = self._next.get(of)
-                if batch is None:
-                    batch = self._next[of] = _Batch()
-                    asyncio.get_running_loop().call_soon(self._send, of)
-                batch.keys[key] = None
-                asked[key] = batch
-            if not batch.done.done():
-                waiting.add(batch)
-        for batch in waiting:
-            # shielded, since others may wait for the same rows when this one is cancelled beside an error
-            await asyncio.shield(batch.done)
-        return [asked[key].done.result()[key] for key in keys]
-
-    async def _ask_alone(self, of: tuple[str, date | None], keys: Sequence[Key]) -> list[Answer]:
-        batch = _Batch()
-        batch.keys = dict.fromkeys(keys)
-        self._asked[of] |= dict.fromkeys(keys, batch)
-        try:
-            answers = dict(zip(batch.keys, await self.batch(*of, list(batch.keys)), strict=True))
-        except BaseException as error:
-            batch.fail(error)
-            raise
-        batch.done.set_result(answers)
-        return [answers[key] for key in keys]
-
-    def _send(self, of: tuple[str, date | None]) -> None:
-        batch = self._next.pop(of)
         if self._ended:
-            batch.done.cancel()
-            return
-        sending = asyncio.ensure_future(self.batch(*of, list(batch.keys)))
-        self._sending.add(sending)
+            raise asyncio.CancelledError
+        asked = self._asked.setdefault(question, {})
+        new = [key for key in keys if (batch := asked.get(key)) is None or batch.abandoned] if asked else keys
+        if new:
+            self._note(question, new, self._batches.join(question, new))
+        for batch in {asked[key] for key in keys}:
+            try:
+                await batch.wait()
+            except GraphError:
+                if batch.askers == {self}:
+                    raise
+                # it may be what others asked for that went wrong
+                await self.ask_alone(question, [key for key, of in asked.items() if of is batch])
+        return [asked[key].answers[key] for key in keys]
 
-        def finish(sent: asyncio.Future[list[Answer]]) -> None:
-            self._sending.discard(sent)
-            if sent.cancelled():
-                batch.done.cancel()
-            elif error := sent.exception():
-                batch.fail(error)
-            else:
-                batch.done.set_result(dict(zip(batch.keys, sent.result(), strict=True)))
+    async def ask_alone(self, question: Question, keys: Sequence[Key]) -> list[Answer]:
+        """Answer keys in a statement of their own."""
+        batch = self._batches.alone(question, keys)
+        self._note(question, keys, batch)
+        await batch.wait()
+        return [batch.answers[key] for key in keys]
 
-        sending.add_done_callback(finish)
-
-    async def batch(self, statement: str, as_of: date | None, keys: list[Key]) -> list[Answer]:
-        """Answer every key, in the order of the keys, by one statement."""
-        reading = await self.read(statement, *map(list, zip(*keys, strict=True)), as_of=as_of)
-        answers: list[Answer] = [([], reading.generation) for _ in keys]
-        for row in reading.rows:
-            answers[row["ordinal"] - 1][0].append(row)
-        return answers
+    def _note(self, question: Question, keys: Sequence[Key], batch: Batch) -> None:
+        self._asked[question] |= dict.fromkeys(keys, batch)
+        if self not in batch.askers:
+            batch.askers.add(self)
+            self._operation.statements.append(question.statement)
 
     async def close(self) -> None:
         """End what nobody waits for any more, and give the connection back."""
         self._ended = True
-        under_way: list[asyncio.Future[Any]] = [*self.loads.values(), *self._sending]
-        for each in under_way:
-            each.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
-        await self._resources.aclose()
+        if loads := list(self.loads.values()):
+            for load in loads:
+                load.cancel()
+            await asyncio.gather(*loads, return_exceptions=True)
+        if self._resources:
+            await self._batches.close()
+            await self._resources.aclose()
         # the operation and this hold each other, and rows would stay until the collector comes
         self._asked.clear()
         self.loads.clear()
@@ -228,8 +190,6 @@ class Operation:
     def begin(self, *, as_part: bool = False) -> None:
         """Count from nothing; as a part, towards what loading all columns takes."""
         self._is_part = as_part
-        self.alone = False
-        """Whether nothing else is loaded meanwhile, so that no statement need wait for what could go with it."""
         self._epoch = self.runtime.freshness.epoch
         self.objects = 0
         """How many have been charged."""
@@ -246,7 +206,9 @@ class Operation:
 
     def part(self) -> "Operation":
         """Give what one column is loaded with: all is shared but what is read and counted."""
-        part = copy(self)
+        # as `copy` does, which takes its time
+        part = Operation.__new__(Operation)
+        part.__dict__.update(self.__dict__)
         part.begin(as_part=True)
         return part
 
@@ -292,17 +254,16 @@ class Operation:
             return True
         if self._epoch != self.runtime.freshness.epoch:
             return False
-        moments: list[Generation] = []
-        states: dict[Family, set[int]] = {}
-        for family, seen in self.seen.items():
-            for moment in seen:
-                if moment is None:
-                    return False
-                moments.append(moment)
-                states.setdefault(family, set()).add(moment.of(family))
-        # one of each family, and both at a moment that one of the readings is of
-        return all(len(each) == 1 for each in states.values()) and (
-            not moments or any(all(moment.of(family) in states[family] for family in states) for moment in moments)
+        groups, prices = self.seen["groups"], self.seen["prices"]
+        moments = groups | prices
+        if None in moments:
+            return False
+        if len(moments) <= 1:
+            return True
+        # one state of each family, and both at a moment that one of the readings is of
+        states = {moment and moment.groups for moment in groups}, {moment and moment.prices for moment in prices}
+        return all(len(each) <= 1 for each in states) and any(
+            moment and {moment.groups} >= states[0] and {moment.prices} >= states[1] for moment in moments
         )
 
     @property
@@ -330,46 +291,39 @@ class Operation:
         if total > MAX_OBJECTS:
             raise _too_many()
 
+    def charge_each(self, objects: Sequence[int]) -> None:
+        """Count objects for each of the keys that were asked for."""
+        self.each = tuple(objects)
+        self.charge(sum(self.each))
+
     def utc(self, timestamp: datetime | None) -> datetime | None:
         """Read a timestamp of the tables, which carries no zone, in the zone that the settings name."""
         return timestamp and timestamp.replace(tzinfo=self._zone).astimezone(UTC)
 
-    async def read(
-        self, statement: str, *arguments: Any, connection: "Connection | None" = None, **options: Any
-    ) -> Reading:
-        """Send a statement by its name; the options are those of `Database.fetch`."""
-        self.statements.append(statement)
-        freshness = self.runtime.freshness
-        reading = await self.database.fetch(
-            statement, *arguments, stamped=freshness.tracked, connection=connection, **options
-        )
-        if connection is None:
-            freshness.observe(reading)
-        return reading
-
     async def fetch(self, statement: str, *arguments: Any) -> list[Row]:
         """Give the rows of a statement that answers one question and not many keys."""
-        attempt = self._attempt
-        reading = await attempt.read(statement, *arguments)
-        self.seen[family_of(statement)].add(reading.generation)
-        self.charge(len(reading.rows))
-        return reading.rows
+        rows: list[Row]
+        (rows,) = await self.each_of(Question(statement, same=arguments), [()])
+        self.charge(len(rows))
+        return rows
 
     async def many(self, statement: str, *key: Any, as_of: date | None = None) -> list[Row]:
         """Give a statement's rows for one key: all keys that are asked for meanwhile go with it in one batch."""
-        attempt = self._attempt
-        ((rows, generation),) = await attempt.ask(statement, as_of, [key], alone=self.alone)
-        self.seen[family_of(statement)].add(generation)
+        rows: list[Row]
+        (rows,) = await self.each_of(Question(statement, as_of), [key])
         self.charge(len(rows))
         return rows
 
     async def every(self, statement: str, keys: list[Key], *, as_of: date | None = None) -> list[list[Row]]:
         """Give a statement's rows for each of some keys, in their order."""
-        attempt = self._attempt
-        answers = await attempt.ask(statement, as_of, keys, alone=self.alone)
-        self.seen[family_of(statement)].update({generation for _, generation in answers})
-        self.each = tuple([len(rows) for rows, _ in answers])
-        self.charge(sum(self.each))
+        answers = await self.each_of(Question(statement, as_of), keys)
+        self.charge_each(list(map(len, answers)))
+        return answers
+
+    async def each_of(self, question: Question, keys: list[Key]) -> list[Any]:
+        """Give what a question gives for each of some keys, in their order, charging nothing."""
+        answers = await self._attempt.ask(question, keys)
+        self.seen[family_of(question.statement)].update({generation for _, generation in answers})
         return [rows for rows, _ in answers]
 
     async def one(self, statement: str, *key: Any, as_of: date | None = None) -> Row | None:
@@ -384,7 +338,12 @@ class Operation:
             yield self._attempt.read
         else:
             async with self.database.snapshot() as connection:
-                yield partial(self.read, connection=connection)
+
+                async def read(statement: str, *arguments: Any, **options: Any) -> Reading:
+                    self.statements.append(statement)
+                    return await self.runtime.read(statement, *arguments, **options, connection=connection)
+
+                yield read
 
     async def remember_rows(
         self,
@@ -400,9 +359,10 @@ class Operation:
         attempt = self._attempt
 
         async def load() -> Remembered[Value]:
-            answers = await attempt.ask(statement, as_of, keys)
+            question = Question(statement, as_of)
+            answers = await attempt.ask(question, keys)
             if len({generation for _, generation in answers}) > 1:
-                answers = await attempt.batch(statement, as_of, keys)
+                answers = await attempt.ask_alone(question, keys)
             return Remembered(shape([rows for rows, _ in answers]), answers[0][1])
 
         return await self.remember(memo, name if as_of is None else f"{name}@{as_of}", load)

@@ -94,6 +94,10 @@ class Database:
         """Whether the connection made last goes to a pooler, such as pgbouncer, and not to PostgreSQL itself."""
         self._url = url
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._at_hand: list[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]] = []
+        """Connections that ended a statement well, ready for the next: the pool takes as long as many a statement."""
+        self._waiting = 0
+        """How many wait for one of the pool."""
 
     async def __aenter__(self) -> Self:
         """Make the pool; no connection is opened yet, so that a server can start before its database."""
@@ -164,8 +168,17 @@ class Database:
 
     async def _borrow(self) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
         assert self._pool, "the database is used inside its context"  # noqa: S101
-        with answered(connecting=True):
-            return await self._pool.acquire()
+        while self._at_hand:
+            borrowed = self._at_hand.pop()
+            if not borrowed.is_closed():
+                return borrowed
+            await self._give_back(borrowed)
+        self._waiting += 1
+        try:
+            with answered(connecting=True):
+                return await self._pool.acquire()
+        finally:
+            self._waiting -= 1
 
     async def _give_back(self, borrowed: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
         # a connection that cannot be given back is ended by the pool; what it read is read
@@ -206,9 +219,14 @@ class Database:
             sent = time.monotonic()
             with answered():
                 rows = await cast("Connection", connection or borrowed).fetch(text, *arguments, timeout=seconds)
-        finally:
+        except BaseException:
             if borrowed:
                 await self._give_back(borrowed)
+            raise
+        if borrowed and self._waiting:
+            await self._give_back(borrowed)
+        elif borrowed:
+            self._at_hand.append(borrowed)
         if not stamped:
             return Reading(rows, None, sent)
         groups, prices = rows[0]["groups_generation"], rows[0]["prices_generation"]

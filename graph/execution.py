@@ -9,11 +9,10 @@ always the standard ones; but for LIMIT_EXCEEDED, which ends the field of the ro
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import suppress
-from itertools import repeat
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, repeat
 from math import isfinite
-from operator import attrgetter, mul
+from operator import mul
 from types import NoneType
 from typing import Any, NamedTuple, Protocol, Self, cast
 
@@ -21,6 +20,7 @@ from graphql import (
     GraphQLBoolean,
     GraphQLField,
     GraphQLFloat,
+    GraphQLInt,
     GraphQLLeafType,
     GraphQLObjectType,
     GraphQLResolveInfo,
@@ -33,13 +33,19 @@ from graphql.pyutils import AwaitableOrValue, Path, gather_with_cancel
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 
-from graph.columns import Branch, Column, Content, Key, Leaves, Links, Lists, Objects, Root, Source
+from graph.columns import Branch, Column, Content, Key, Leaves, Links, Lists, Objects, Records, Root, Source
 from graph.errors import LimitExceeded
 from graph.plans import Field, Kind, Plan, Plans, Resolver, key_of, make_plan
 
+_NOTHING = Source()
 MAX_KEY = 2_000
 """Characters of a field with its arguments, written out; beyond that its columns are not kept."""
-_AS_THEY_ARE: dict[GraphQLLeafType, type] = {GraphQLString: str, GraphQLBoolean: bool, GraphQLFloat: float}
+_AS_THEY_ARE: dict[GraphQLLeafType, type] = {
+    GraphQLString: str,
+    GraphQLBoolean: bool,
+    GraphQLFloat: float,
+    GraphQLInt: int,
+}
 
 
 class Context(Protocol):
@@ -61,8 +67,6 @@ class Context(Protocol):
 
     objects: int
     each: tuple[int, ...]
-    alone: bool
-    """Whether nothing else is loaded at the same time."""
 
 
 class _Unusual(Exception):
@@ -197,27 +201,27 @@ class _Run:
         """Load the columns that are not there, level by level, those of a level together."""
         level = [(plan, root)]
         while level:
-            fields = [(objects, field) for each, objects in level for field in each.fields if field]
+            fields = [(objects, field) for each, objects in level for field in each.deep]
             missing: dict[tuple[int, Key], tuple[Objects, Field, Key]] = {}
             for objects, field in fields:
-                with suppress(_Unusual, LimitExceeded):
-                    key = self._key(field)
-                    if self._find(objects, field, key) is None:
-                        missing[id(objects), key] = objects, field, key
+                sought = self._seek(objects, field)
+                if sought and sought[1] is None:
+                    missing[id(objects), sought[0]] = objects, field, sought[0]
             if len(missing) == 1:
-                await self._load_column(*missing.popitem()[1], alone=True)
+                await self._load_column(*missing.popitem()[1])
             elif missing:
-                await gather_with_cancel(*(self._load_column(*each, alone=False) for each in missing.values()))
-            level = []
-            for objects, field in fields:
-                with suppress(_Unusual, LimitExceeded):
-                    if field.plans and (column := self._find(objects, field, self._key(field))):
-                        level += _below(field, column.content)
+                await gather_with_cancel(*(self._load_column(*each) for each in missing.values()))
+            level = [
+                below
+                for objects, field in fields
+                if field.plans and (sought := self._seek(objects, field)) and sought[1]
+                for below in _below(field, sought[1].content)
+            ]
 
-    async def _load_column(self, objects: Objects, field: Field, key: Key, *, alone: bool) -> None:
+    async def _load_column(self, objects: Objects, field: Field, key: Key) -> None:
         """Load a column, or let another operation that is at it do that."""
         if objects.branch is None:
-            await self._make(objects, field, key, alone=alone)
+            await self._make(objects, field, key)
             return
         while flight := objects.loading.get(key):
             await asyncio.wait([flight])
@@ -225,21 +229,21 @@ class _Run:
                 return
             if not flight.result():
                 # it failed, or is not to be kept: no use in waiting for one more
-                await self._make(objects, field, key, alone=alone)
+                await self._make(objects, field, key)
                 return
         flight = objects.loading[key] = asyncio.get_running_loop().create_future()
         again = True
         try:
-            await self._make(objects, field, key, alone=alone)
+            await self._make(objects, field, key)
             again = False
         finally:
             del objects.loading[key]
             flight.set_result(again)
 
-    async def _make(self, objects: Objects, field: Field, key: Key, *, alone: bool) -> None:
+    async def _make(self, objects: Objects, field: Field, key: Key) -> None:
         resolver = cast("Resolver", field.resolver)
         part = self._context.part()
-        part.alone = alone
+        values: Sequence[Any]
         column: Column | Exception
         try:
             arguments = self._arguments(field)
@@ -248,7 +252,7 @@ class _Run:
             else:
                 values = await self._each(resolver, objects, part, arguments)
             source = part.source
-            branch = objects.branch_for(key, source) if len(repr(key)) <= MAX_KEY else None
+            branch = objects.branch_for(key, source) if objects.branch and len(repr(key)) <= MAX_KEY else None
             column = Column(_content(field.kind, values, branch), source)
             if len(values) != len(objects):
                 column = _Unusual()
@@ -258,7 +262,9 @@ class _Run:
             column = error
         self._columns[id(objects), key] = objects, column
 
-    async def _each(self, resolver: Resolver, objects: Objects, part: Context, arguments: dict[str, Any]) -> list[Any]:
+    async def _each(
+        self, resolver: Resolver, objects: Objects, part: Context, arguments: dict[str, Any]
+    ) -> Sequence[Any]:
         """Call a resolver for each object, and count for each of them."""
         parts = [part.part() for _ in objects] if len(objects) > 1 else [part]
         calls = [
@@ -290,8 +296,18 @@ class _Run:
             self._given[id(field)] = given
         return given
 
+    def _seek(self, objects: Objects, field: Field) -> tuple[Key, Column | None] | None:
+        """Find a column; None where something is wrong, which is met again when rows are made."""
+        try:
+            key = self._key(field)
+            return key, self._find(objects, field, key)
+        except (_Unusual, LimitExceeded):
+            return None
+
     def _find(self, objects: Objects, field: Field, key: Key) -> Column | None:
         """Find a column, or make it where it needs no waiting; None where it is to be loaded."""
+        if field.resolver is None:
+            return objects.columns.get(key) or self._derive(objects, field, key)
         held = self._columns.get((id(objects), key))
         if held is None:
             column = objects.columns.get(key) or self._derive(objects, field, key)
@@ -313,13 +329,13 @@ class _Run:
         branch = None if objects is self._root else objects.branch
         try:
             if resolver is None:
-                values = list(map(attrgetter(field.attribute), objects))
+                values = objects.values(field.attribute)
             else:
                 arguments = self._arguments(field)
                 if resolver.info:
                     arguments = {**arguments, resolver.info: _Info(self._context)}
                 values = [resolver.call(each, **arguments) for each in objects]
-            column = Column(_content(field.kind, values, branch), Source())
+            column = Column(_content(field.kind, values, branch), _NOTHING)
         except Exception as error:
             raise _Unusual from error
         return column if objects is self._root else objects.keep(key, column, branch)
@@ -335,13 +351,13 @@ class _Run:
 
     def _rows(self, plan: Plan, objects: Objects, times: list[int] | None = None) -> list[dict[str, Any]]:
         """Make rows of columns that are there, for objects that will be in the answer so many times each, or once."""
-        columns = []
+        columns: list[Sequence[Any]] = []
         for field in plan.fields:
             if field is None:
                 columns.append([plan.type] * len(objects))
                 continue
-            column = self._counted(objects, field, self._key(field), times)
-            columns.append(self._values(field, column.content, times))
+            content = self._counted(objects, field, self._key(field), times).content
+            columns.append(content.values if type(content) is Leaves else self._values(field, content, times))
         match plan.names, columns:
             # twice as fast as what comes last
             case [a], [first]:
@@ -355,13 +371,12 @@ class _Run:
         # not strict, which takes twice as long
         return [dict(zip(plan.names, row)) for row in zip(*columns)]  # noqa: B905
 
-    def _values(self, field: Field, content: Content, times: list[int] | None) -> list[Any]:
+    def _values(self, field: Field, content: Content, times: list[int] | None) -> Sequence[Any]:
         match content:
             case Leaves(values):
                 return values
             case Links(parts, places):
-                counts = any(plan.counts for plan in field.plans.values())
-                times = _times(content, times) if counts else None
+                times = _times(content, times) if field.counts else None
                 rows: list[Any] = []
                 for name, objects in parts.items():
                     theirs = times and times[len(rows) : len(rows) + len(objects)]
@@ -404,8 +419,10 @@ def _below(field: Field, content: Content) -> Iterator[tuple[Plan, Objects]]:
             yield field.plans[name], objects
 
 
-def _content(kind: Kind, values: list[Any], branch: Branch | None) -> Content:
+def _content(kind: Kind, values: Sequence[Any], branch: Branch | None) -> Content:
     """Hold values to their type."""
+    if type(values) is Records:
+        return Links({_named(kind.types, values.of): Objects(values, branch)}, None)
     kinds = set(map(type, values))
     if NoneType in kinds:
         if not kind.nullable:
@@ -414,22 +431,18 @@ def _content(kind: Kind, values: list[Any], branch: Branch | None) -> Content:
     if kind.leaf:
         return Leaves(_leaves(kind.leaf, kinds, values))
     if kind.items:
-        if not kinds <= {list, tuple}:
+        if not kinds <= {list, tuple, Records}:
             raise _Unusual
-        flat: list[Any] = []
-        spans: list[tuple[int, int] | None] = []
-        for value in values:
-            if value is None:
-                spans.append(None)
-            else:
-                spans.append((len(flat), len(flat) + len(value)))
-                flat += value
+        end = 0
+        spans = [None if value is None else (end, end := end + len(value)) for value in values]
+        lists = [value for value in values if value is not None]
+        flat = Records.joined(lists) if kinds == {Records} else list(chain.from_iterable(lists))
         return Lists(_content(kind.items, flat, branch), spans)
     return _links(kind.types, kinds, values, branch)
 
 
-def _leaves(leaf: GraphQLLeafType, kinds: set[type], values: list[Any]) -> list[Any]:
-    if kinds <= {_AS_THEY_ARE.get(leaf)} and (leaf is not GraphQLFloat or all(map(_is_finite, values))):
+def _leaves(leaf: GraphQLLeafType, kinds: set[type], values: Sequence[Any]) -> Sequence[Any]:
+    if kinds <= {_AS_THEY_ARE.get(leaf)} and (leaf not in _FIT or all(map(_FIT[leaf], values))):
         return values
     coerced = [None if value is None else leaf.coerce_output_value(value) for value in values]
     if any(
@@ -443,7 +456,16 @@ def _is_finite(value: float | None) -> bool:
     return value is None or isfinite(value)
 
 
-def _links(types: tuple[GraphQLObjectType, ...], kinds: set[type], values: list[Any], branch: Branch | None) -> Links:
+def _is_short(value: int | None) -> bool:
+    return value is None or -(2**31) <= value < 2**31
+
+
+_FIT: dict[GraphQLLeafType, Callable[[Any], bool]] = {GraphQLFloat: _is_finite, GraphQLInt: _is_short}
+
+
+def _links(
+    types: tuple[GraphQLObjectType, ...], kinds: set[type], values: Sequence[Any], branch: Branch | None
+) -> Links:
     # which class it is says whether an object is of a type
     of = {kind: _type_of(types, next(each for each in values if type(each) is kind)) for kind in kinds}
     unique: dict[str, dict[int, Any]] = {name: {} for name in of.values()}
@@ -468,7 +490,11 @@ def _type_of(types: tuple[GraphQLObjectType, ...], value: Any) -> str:
         (only,) = types
         if not only.is_type_of or only.is_type_of(value, info) is True:
             return only.name
+    return _named(types, type(value))
+
+
+def _named(types: tuple[GraphQLObjectType, ...], of: type) -> str:
     for each in types:
-        if each.extensions[GraphQLCoreConverter.DEFINITION_BACKREF].origin is type(value):
+        if each.extensions[GraphQLCoreConverter.DEFINITION_BACKREF].origin is of:
             return each.name
     raise _Unusual

@@ -55,7 +55,7 @@ class OverlapQuery:
         ids = list(dict.fromkeys(found[part].group for part in parts))
         rows = await operation.every("groups_by_id", [(number, named) for number in ids])
         counts = await operation.every("member_counts", [(number,) for number in ids])
-        shared = {(row["a"], row["b"]): row for row in await operation.fetch("overlaps", ids)}
+        shared = {(row["a"], row["b"]): row for row in await operation.fetch("overlaps", tuple(ids))}
         known = {
             number: (Group.of(row, None), count["total"])
             for number, (row,), (count,) in zip(ids, rows, counts, strict=True)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import strawberry
 
-from graph.context import Holdings, Operation, Row
+from graph.batches import Row
+from graph.context import Holdings, Operation
 from graph.frame import Frame
 from graph.prices import frame_for
 from graph.returns import Baskets, Floats, Places, changes, ranks

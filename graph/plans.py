@@ -3,7 +3,7 @@
 Only what is plain is planned: attributes and resolvers without extensions, and what is selected of their objects.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from graphql import (
@@ -45,7 +45,7 @@ from graph.columns import Key
 _SCALARS = {GraphQLString, GraphQLInt, GraphQLFloat, GraphQLBoolean, GraphQLID}
 """Whose variables Strawberry hands to resolvers as they are."""
 
-Batch: TypeAlias = Callable[..., Awaitable[list[Any]]]
+Batch: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
 Form = TypeVar("Form", bound=Batch)
 
 
@@ -93,6 +93,8 @@ class Field(NamedTuple):
     """Of the resolver; None where they depend on variables."""
     key: Key | None
     """What its columns are kept under; None where that depends on variables."""
+    counts: bool
+    """Whether there are resolvers below it, which count objects."""
 
 
 class Plan(NamedTuple):
@@ -105,6 +107,8 @@ class Plan(NamedTuple):
     """Whether nothing was left to the standard way."""
     counts: bool = True
     """Whether there are resolvers in it, which count objects."""
+    deep: tuple[Field, ...] = ()
+    """Those of its fields that may have to wait, or lead to objects."""
 
 
 class Plans:
@@ -161,10 +165,9 @@ def make_plan(executor: Executor[Any], of: GraphQLObjectType, grouped: Mapping[s
             fields[name] = None
         elif field := _field(executor, of, details):
             fields[name] = field
-    counts = any(
-        field and (field.resolver or any(plan.counts for plan in field.plans.values())) for field in fields.values()
-    )
-    return Plan(of.name, tuple(fields), tuple(fields.values()), len(fields) == len(grouped), counts)
+    counts = any(field and (field.resolver or field.counts) for field in fields.values())
+    deep = tuple(field for field in fields.values() if field and (field.resolver or field.plans))
+    return Plan(of.name, tuple(fields), tuple(fields.values()), len(fields) == len(grouped), counts, deep)
 
 
 def _field(executor: Executor[Any], of: GraphQLObjectType, details: list[FieldDetails]) -> Field | None:
@@ -199,7 +202,8 @@ def _field(executor: Executor[Any], of: GraphQLObjectType, details: list[FieldDe
                 key = key_of(field.python_name, arguments)
             except Exception:  # noqa: BLE001 - whatever is wrong with them the standard way tells
                 return None
-    return Field(field.python_name, kind, plans, resolver, arguments, key)
+    counts = any(plan.counts for plan in plans.values())
+    return Field(field.python_name, kind, plans, resolver, arguments, key, counts)
 
 
 def _kind(executor: Executor[Any], of: GraphQLOutputType) -> Kind:

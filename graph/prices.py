@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import strawberry
 
-from graph.context import Info, Operation, Read, Row
+from graph.batches import Read, Row
+from graph.context import Info, Operation
 from graph.errors import LimitExceeded
 from graph.frame import EMPTY, Frame
 from graph.memo import Remembered

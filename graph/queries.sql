@@ -179,46 +179,51 @@ SELECT k.ordinal, ARRAY(SELECT m.symbol FROM group_memberships AS m WHERE m.grou
 FROM unnest($1::integer[]) WITH ORDINALITY AS k (group_id, ordinal);
 
 -- name: members_by_weight
--- A page of each group's members, heaviest first, with their stocks; after a position where one is given.
--- 0.1 ms for 10, wherever the page lies; 1.5 for 503; 2.0 for 10 of each of 58 groups.
-SELECT k.ordinal, m.id, m.symbol, nullif(m.weight, 'NaN')::float8 AS weight, s.name AS stock_name, s.industry AS stock_industry
+-- A page of each group's members as arrays, heaviest first; after a position where one is given.
+-- 0.1 ms for 10, wherever the page lies; 0.4 for 503; 0.6 for 10 of each of 58 groups.
+SELECT k.ordinal, page.symbols, page.weights, page.ids
 FROM unnest($1::integer[], $2::integer[], $3::float8[], $4::text[], $5::integer[]) WITH ORDINALITY
     AS k (group_id, first, after_weight, after_symbol, after_id, ordinal)
 CROSS JOIN LATERAL (
-    SELECT m.* FROM (
-        (SELECT m.* FROM group_memberships AS m
-         WHERE m.group_id = k.group_id AND k.after_id IS NULL
-         ORDER BY m.weight DESC NULLS LAST, m.symbol COLLATE "C", m.id LIMIT k.first)
-        UNION ALL
-        (SELECT m.* FROM group_memberships AS m
-         WHERE m.group_id = k.group_id AND m.weight <= k.after_weight::numeric
-             AND (m.weight < k.after_weight::numeric OR (m.symbol COLLATE "C", m.id) > (k.after_symbol, k.after_id))
-         ORDER BY m.weight DESC NULLS LAST, m.symbol COLLATE "C", m.id LIMIT k.first)
-        UNION ALL
-        (SELECT m.* FROM group_memberships AS m
-         WHERE m.group_id = k.group_id AND k.after_id IS NOT NULL AND m.weight IS NULL
-             AND (k.after_weight IS NOT NULL OR (m.symbol COLLATE "C", m.id) > (k.after_symbol, k.after_id))
-         ORDER BY m.weight DESC NULLS LAST, m.symbol COLLATE "C", m.id LIMIT k.first)
+    -- what is aggregated comes in the order of the last ORDER BY
+    SELECT coalesce(array_agg(m.symbol), '{}') AS symbols, coalesce(array_agg(m.id), '{}') AS ids,
+           coalesce(array_agg(nullif(m.weight, 'NaN')::float8), '{}') AS weights
+    FROM (
+        SELECT m.* FROM (
+            (SELECT m.id, m.symbol, m.weight FROM group_memberships AS m
+             WHERE m.group_id = k.group_id AND k.after_id IS NULL
+             ORDER BY m.weight DESC NULLS LAST, m.symbol COLLATE "C", m.id LIMIT k.first)
+            UNION ALL
+            (SELECT m.id, m.symbol, m.weight FROM group_memberships AS m
+             WHERE m.group_id = k.group_id AND m.weight <= k.after_weight::numeric
+                 AND (m.weight < k.after_weight::numeric OR (m.symbol COLLATE "C", m.id) > (k.after_symbol, k.after_id))
+             ORDER BY m.weight DESC NULLS LAST, m.symbol COLLATE "C", m.id LIMIT k.first)
+            UNION ALL
+            (SELECT m.id, m.symbol, m.weight FROM group_memberships AS m
+             WHERE m.group_id = k.group_id AND k.after_id IS NOT NULL AND m.weight IS NULL
+                 AND (k.after_weight IS NOT NULL OR (m.symbol COLLATE "C", m.id) > (k.after_symbol, k.after_id))
+             ORDER BY m.weight DESC NULLS LAST, m.symbol COLLATE "C", m.id LIMIT k.first)
+        ) AS m
+        ORDER BY m.weight DESC NULLS LAST, m.symbol COLLATE "C", m.id LIMIT k.first
     ) AS m
-    ORDER BY m.weight DESC NULLS LAST, m.symbol COLLATE "C", m.id LIMIT k.first
-) AS m
-LEFT JOIN symbols AS s ON s.symbol = m.symbol
-ORDER BY k.ordinal, m.weight DESC NULLS LAST, m.symbol COLLATE "C", m.id;
+) AS page;
 
 -- name: members_by_symbol
--- A page of each group's members, by symbol, with their stocks; after a position where one is given.
--- 0.1 ms for 10, wherever the page lies; 1.6 for 503.
-SELECT k.ordinal, m.id, m.symbol, nullif(m.weight, 'NaN')::float8 AS weight, s.name AS stock_name, s.industry AS stock_industry
+-- A page of each group's members as arrays, by symbol; after a position where one is given.
+-- 0.1 ms for 10, wherever the page lies; 0.3 for 503.
+SELECT k.ordinal, page.symbols, page.weights, page.ids
 FROM unnest($1::integer[], $2::integer[], $3::text[], $4::integer[]) WITH ORDINALITY
     AS k (group_id, first, after_symbol, after_id, ordinal)
 CROSS JOIN LATERAL (
-    SELECT m.* FROM group_memberships AS m
-    WHERE m.group_id = k.group_id
-        AND (m.symbol COLLATE "C", m.id) > (coalesce(k.after_symbol, ''), coalesce(k.after_id, 0))
-    ORDER BY m.symbol COLLATE "C", m.id LIMIT k.first
-) AS m
-LEFT JOIN symbols AS s ON s.symbol = m.symbol
-ORDER BY k.ordinal, m.symbol COLLATE "C", m.id;
+    SELECT coalesce(array_agg(m.symbol), '{}') AS symbols, coalesce(array_agg(m.id), '{}') AS ids,
+           coalesce(array_agg(nullif(m.weight, 'NaN')::float8), '{}') AS weights
+    FROM (
+        SELECT m.id, m.symbol, m.weight FROM group_memberships AS m
+        WHERE m.group_id = k.group_id
+            AND (m.symbol COLLATE "C", m.id) > (coalesce(k.after_symbol, ''), coalesce(k.after_id, 0))
+        ORDER BY m.symbol COLLATE "C", m.id LIMIT k.first
+    ) AS m
+) AS page;
 
 -- name: member_changes
 -- What differs between two days in the members of groups, with their stocks, and on which day it became so: the first
@@ -298,20 +303,25 @@ CROSS JOIN LATERAL (
 ) AS found
 LEFT JOIN symbols AS s ON s.symbol = found.symbol;
 
+-- name: stock_details
+-- What is known of stocks beside their symbols.
+-- 0.1 ms; 0.9 for 503.
+SELECT k.ordinal, s.name AS stock_name, s.industry AS stock_industry
+FROM unnest($1::text[]) WITH ORDINALITY AS k (symbol, ordinal)
+JOIN symbols AS s ON s.symbol = k.symbol;
+
 -- name: stock_memberships
--- The memberships of stocks in an environment, with their groups: heaviest first, then by the group's name. Types come as
--- one text, `ETF,THEME`; null is every type.
--- 0.1 ms; for 503 stocks at once 6.4 with one type, 9.4 with all of their 4,109 memberships.
-WITH m AS MATERIALIZED (
-    SELECT k.ordinal, k.environment, k.types, m.*
-    FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS k (symbol, environment, types, ordinal)
-    JOIN group_memberships AS m ON m.symbol = k.symbol
-)
-SELECT m.ordinal, m.symbol, nullif(m.weight, 'NaN')::float8 AS weight,
+-- The groups of an environment that hold any of some stocks, by name: which of them each holds, and their weights. Null
+-- types are every type.
+-- 0.1 ms; for 503 stocks at once 1.7 with one type, 3.2 with all of their 4,109 memberships.
+SELECT 1 AS ordinal, held.symbols, held.weights,
        g.id, g.name, g.type, g.description, g.environment, g.created_at, g.updated_at, g.last_update
-FROM m JOIN definition_groups AS g ON g.id = m.group_id AND g.environment = m.environment
-    AND (m.types IS NULL OR g.type = ANY (string_to_array(m.types, ',')))
-ORDER BY m.ordinal, m.weight DESC NULLS LAST, g.name COLLATE "C", g.id;
+FROM (SELECT m.group_id, array_agg(m.symbol) AS symbols, array_agg(nullif(m.weight, 'NaN')::float8) AS weights
+      FROM group_memberships AS m JOIN definition_groups AS g ON g.id = m.group_id
+      WHERE m.symbol = ANY ($1::text[]) AND g.environment = $2 AND ($3::text[] IS NULL OR g.type = ANY ($3))
+      GROUP BY m.group_id) AS held
+JOIN definition_groups AS g ON g.id = held.group_id
+ORDER BY g.name COLLATE "C", g.id;
 
 -- name: exposures
 -- What of a group lies in each group of a type and environment, heaviest first; last, under a null id, what lies in none.

@@ -61,6 +61,8 @@ class GraphSchema(strawberry.Schema):
         self, query: str, variables: dict[str, Any] | None, name: str | None, operation: Operation
     ) -> dict[str, Any] | None:
         """Give the data of a query whose columns are all kept; None where it has to be executed."""
+        if operation.root is None:
+            return None
         plan, given = self._plan(query, variables, name)
         return at_once(plan, operation, given) if plan and given else None
 

@@ -1,17 +1,19 @@
 """Universes: the symbols that a key such as `SPY:QQQ:dow30` stands for."""
 
 import difflib
+from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import date
 
 import strawberry
 
+from graph.batches import Row
 from graph.connections import Connection, page
-from graph.context import Holdings, Info, Operation, Row
+from graph.context import Holdings, Info, Operation
 from graph.errors import UnknownGroup
 from graph.history import check_day, check_known
 from graph.keys import Atom, GroupName, Part, canonical, choose, evaluate, leaves, parse, render, write_name
-from graph.nodes import Group, Stock
+from graph.nodes import Group, Stock, stocks_of
 from graph.performance import DEFAULT_WINDOWS, Weighting, Window, WindowChange, holdings_of, measure_holdings
 from graph.settings import Environment
 
@@ -130,19 +132,14 @@ class Universe:
         """
         asked = page(first, after, (str,), "universe", self.environment, self.key, self.as_of)
         (passed,) = asked.after or [""]
-        symbols = [symbol for symbol in self.symbols if symbol > passed][: asked.rows]
-        keys = [(symbol, self.environment) for symbol in symbols]
-        answers = await info.context.every("stocks", keys, as_of=self.as_of)
+        start = bisect_right(self.symbols, passed)
+        symbols = self.symbols[start : start + asked.rows]
+        info.context.charge(len(symbols))
 
         async def count(_: Info) -> int:
             return len(self.symbols)
 
-        return asked.connection(
-            [row for rows in answers for row in rows],
-            lambda row: Stock.of(row, self.environment, self.as_of),
-            lambda row: [row["symbol"]],
-            count,
-        )
+        return asked.connection(stocks_of(symbols, self.environment, self.as_of), [symbols], count)
 
 
 async def find_universe(

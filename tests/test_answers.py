@@ -22,7 +22,7 @@ from starlette.routing import Route
 from graph.answers import Answers, Moment
 from graph.app import open_runtime
 from graph.context import Operation, Runtime
-from graph.database import Generation, Reading
+from graph.database import Database, Generation, Reading
 from graph.endpoint import GraphQLEndpoint
 from graph.freshness import CONFIRMED_SECONDS, Freshness
 from graph.settings import Settings
@@ -245,12 +245,12 @@ async def test_what_was_read_before_everything_became_worthless_is_read_again(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database is replaced while an operation is under way, and others have been answered since."""
-    read = Operation.read
+    read = Database.fetch
     going, gone = asyncio.Event(), asyncio.Event()
     epochs: list[int] = []
 
-    async def slow(self: Operation, statement: str, *arguments: Any, **options: Any) -> Any:
-        epoch = self.runtime.freshness.epoch
+    async def slow(self: Database, statement: str, *arguments: Any, **options: Any) -> Any:
+        epoch = site.runtime.freshness.epoch
         reading = await read(self, statement, *arguments, **options)
         if statement == "group_symbols":
             epochs.append(epoch)
@@ -258,7 +258,7 @@ async def test_what_was_read_before_everything_became_worthless_is_read_again(
             await going.wait()
         return reading
 
-    monkeypatch.setattr(Operation, "read", slow)
+    monkeypatch.setattr(Database, "fetch", slow)
     asked = asyncio.create_task(site.ask(TOP3))
     await gone.wait()
     site.runtime.freshness.epoch += 1

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from graph.app import open_runtime
 from graph.context import Operation, Runtime
+from graph.database import Database
 from graph.prices import frame_for
 from graph.settings import Settings
 
@@ -138,10 +139,10 @@ async def test_what_is_read_of_groups_and_of_prices_is_of_one_moment(
     market: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the members and the closes, XOM leaves BIG for CVX and doubles: no answer may have XOM doubled."""
-    read = Operation.read
+    read = Database.fetch
     written = 0
 
-    async def late(self: Operation, statement: str, *arguments: Any, **options: Any) -> Any:
+    async def late(self: Database, statement: str, *arguments: Any, **options: Any) -> Any:
         nonlocal written
         if statement == "last_price_day" and not written:
             written += 1
@@ -151,7 +152,7 @@ async def test_what_is_read_of_groups_and_of_prices_is_of_one_moment(
             )
         return await read(self, statement, *arguments, **options)
 
-    monkeypatch.setattr(Operation, "read", late)
+    monkeypatch.setattr(Database, "fetch", late)
     assert (await energy(market), written) == ("0.0000", 1)
 
 

@@ -4,11 +4,13 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from graph.answers import Answers
 from graph.columns import Columns
@@ -23,6 +25,7 @@ from graph.pages import graphiql_page, page_routes
 from graph.schema import make_schema
 from graph.settings import Settings
 
+GRAPHQL_PATH = "/graphql"
 FRAME_BYTES = 256 * 1024 * 1024
 """Of closes that a process keeps: those of three years of 3,500 stocks take 24 MB."""
 
@@ -71,6 +74,21 @@ async def open_runtime(settings: Settings, *, listen: bool = True) -> AsyncItera
             await runtime.frames.close()
 
 
+class Application(Starlette):
+    """Hands what is most asked on at once: past layers and routes, which take a tenth of the time of a kept answer."""
+
+    def __init__(self, endpoint: GraphQLEndpoint, **options: Any) -> None:
+        super().__init__(**options)
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        if scope["type"] == "http" and scope["path"] == GRAPHQL_PATH:
+            await self._endpoint(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def create_app(settings: Settings) -> Starlette:
     """Make the application; its lifespan opens and closes what it needs."""
     runtime: Runtime
@@ -114,10 +132,11 @@ def create_app(settings: Settings) -> Starlette:
         None if settings.answers == "off" else lambda: runtime.answers,
         schema.at_once,
     )
-    return Starlette(
+    return Application(
+        endpoint,
         lifespan=lifespan,
         routes=[
-            Route("/graphql", endpoint),
+            Route(GRAPHQL_PATH, endpoint),
             Route("/healthz", alive),
             Route("/readyz", ready),
             *page_routes(),

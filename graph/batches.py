@@ -51,18 +51,19 @@ class Batch:
         """Whether all who asked went before there was an answer."""
         self.sending: asyncio.Task[None] | None = None
         self._error: Exception | None = None
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}
+        """In their order, in which they are told."""
 
     async def wait(self) -> None:
-        """Wait for the answers; raises what went wrong."""
-        if not self.answers and not self._error:
+        """Wait for the answers; raises what went wrong. An abandoned one gives none."""
+        if not (self.answers or self._error or self.abandoned):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.add(waiter)
+            self._waiting[waiter] = None
             try:
                 await waiter
             finally:
-                self._waiting.discard(waiter)
-                if not self._waiting and not self.answers and not self._error:
+                del self._waiting[waiter]
+                if not (self._waiting or self.answers or self._error):
                     self.abandoned = True
                     if self.sending:
                         self.sending.cancel()
@@ -71,9 +72,11 @@ class Batch:
 
     def end(self, outcome: dict[Key, Answer] | Exception | None) -> None:
         """Tell all who wait; None is that it was ended before it had an answer."""
-        if isinstance(outcome, Exception):
+        if outcome is None:
+            self.abandoned = True
+        elif isinstance(outcome, Exception):
             self._error = outcome
-        elif outcome is not None:
+        else:
             self.answers = outcome
         for waiter in self._waiting:
             if waiter.done():
@@ -87,8 +90,8 @@ class Batch:
 class Batches:
     """The batches that are yet to be sent, or under way.
 
-    A batch goes when the event loop has come round, with all that was asked for until then: whoever asks gets what was
-    read after he asked.
+    A batch goes when the event loop has come round twice, and so has heard of all requests that had come by then.
+    Whoever asks gets what was read after he asked.
     """
 
     def __init__(self, read: Read) -> None:
@@ -99,9 +102,10 @@ class Batches:
     def join(self, question: Question, keys: Collection[Key]) -> Batch:
         """Have keys go with the next batch."""
         batch = self._next.get(question)
-        if batch is None or len(batch.keys) + len(keys) > MAX_KEYS:
+        if batch is None or batch.abandoned or len(batch.keys) + len(keys) > MAX_KEYS:
             batch = self._next[question] = Batch()
-            asyncio.get_running_loop().call_soon(self._send, question, batch)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._send, question, batch)
         batch.keys |= dict.fromkeys(keys)
         return batch
 
@@ -137,7 +141,6 @@ class Batches:
     async def close(self) -> None:
         """End what is under way; what is yet to be sent is not."""
         for batch in self._next.values():
-            batch.abandoned = True
             batch.end(None)
         under_way = list(self._under_way)
         for sending in under_way:

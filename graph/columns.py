@@ -22,6 +22,8 @@ MAX_BYTES = 48 * 1024 * 1024
 """Of all columns, by estimate."""
 OBJECT_BYTES = 500
 """What an object takes, with its row, by estimate."""
+RECORD_BYTES = 200
+"""The same of one that is yet to be made."""
 COLUMN_BYTES = 300
 """What a column takes beside its content and its key, by estimate."""
 
@@ -158,6 +160,11 @@ class Objects(Sequence[Any]):
         objects = self._objects
         return objects.values(name) if type(objects) is Records else list(map(attrgetter(name), objects))
 
+    @property
+    def footprint(self) -> int:
+        """The bytes that they take, by estimate."""
+        return len(self) * (RECORD_BYTES if type(self._objects) is Records else OBJECT_BYTES)
+
     def __len__(self) -> int:
         return len(self._objects)
 
@@ -285,8 +292,8 @@ class Columns:
 
 
 def _size(key: Key, column: Column) -> int:
-    """Estimate the bytes that a column takes; the rows that it was made of may be held by few objects."""
-    return COLUMN_BYTES + _key_size(key) + OBJECT_BYTES * column.source.objects + _content_size(column.content)
+    """Estimate the bytes that a column takes; rather too many."""
+    return COLUMN_BYTES + _key_size(key) + 8 * len(column.source.each) + _content_size(column.content)
 
 
 def _key_size(key: Key) -> int:
@@ -300,6 +307,6 @@ def _content_size(content: Content) -> int:
             step = len(values) // 16 + 1
             return 8 * len(values) + step * sum(map(sys.getsizeof, values[::step]))
         case Links(parts, places):
-            return 8 * len(places or ()) + sum(200 + OBJECT_BYTES * len(objects) for objects in parts.values())
+            return 8 * len(places or ()) + sum(200 + objects.footprint for objects in parts.values())
         case Lists(items, spans):
             return 80 * len(spans) + _content_size(items)

@@ -136,14 +136,17 @@ class _Attempt:
         new = [key for key in keys if (batch := asked.get(key)) is None or batch.abandoned] if asked else keys
         if new:
             self._note(question, new, self._batches.join(question, new))
-        for batch in {asked[key] for key in keys}:
+        batches = {asked[key] for key in keys}
+        for batch in batches:
             try:
                 await batch.wait()
-            except GraphError:
+            except Exception:
                 if batch.askers == {self}:
                     raise
                 # it may be what others asked for that went wrong
                 await self.ask_alone(question, [key for key, of in asked.items() if of is batch])
+        if any(batch.abandoned for batch in batches):
+            return await self.ask(question, keys)
         return [asked[key].answers[key] for key in keys]
 
     async def ask_alone(self, question: Question, keys: Sequence[Key]) -> list[Answer]:
@@ -185,6 +188,7 @@ class Operation:
         """The names of the statements sent, those of earlier attempts included."""
         self._zone = ZoneInfo(runtime.settings.time_zone)
         self._attempt = _Attempt(self, snapshot=False)
+        self._tried = False
         self.begin()
 
     def begin(self, *, as_part: bool = False) -> None:
@@ -240,8 +244,11 @@ class Operation:
     @asynccontextmanager
     async def attempt(self, *, snapshot: bool) -> AsyncIterator[None]:
         """Forget what an earlier attempt read; in a snapshot, all statements read the same state of the database."""
-        self._attempt = attempt = _Attempt(self, snapshot=snapshot)
-        self.begin()
+        if self._tried or snapshot:
+            self._attempt = _Attempt(self, snapshot=snapshot)
+            self.begin()
+        self._tried = True
+        attempt = self._attempt
         try:
             yield
         finally:

@@ -170,9 +170,11 @@ class Database:
         assert self._pool, "the database is used inside its context"  # noqa: S101
         while self._at_hand:
             borrowed = self._at_hand.pop()
-            if not borrowed.is_closed():
-                return borrowed
-            await self._give_back(borrowed)
+            # one that the server ended the pool has taken back
+            with suppress(asyncpg.InterfaceError):
+                if not borrowed.is_closed():
+                    return borrowed
+                await self._give_back(borrowed)
         self._waiting += 1
         try:
             with answered(connecting=True):

@@ -38,7 +38,7 @@ SERVER_FAILED = {"INTERNAL": 500, "DATABASE_UNAVAILABLE": 503}
 NOT_MODIFIED = 304
 _CONTENT = 4
 """Where the headers of a kept answer begin to tell of its body, which there is none of with a 304."""
-UNWATCHED_SECONDS = 0.02
+UNWATCHED_SECONDS = 0.1
 """How long an operation runs before somebody watches for its client's going."""
 QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
@@ -203,21 +203,29 @@ class GraphQLEndpoint:
         # A task of its own for the operation, and waiting for both, would take three times as long as this.
         answering = cast("asyncio.Task[None]", asyncio.current_task())
         watching: asyncio.Task[None] | None = None
+        timer: asyncio.TimerHandle
+        expired = False
+        loop = asyncio.get_running_loop()
+
+        def expire() -> None:
+            nonlocal expired
+            expired = True
+            answering.cancel()
 
         def watch() -> None:
-            nonlocal watching
+            nonlocal watching, timer
             watching = asyncio.ensure_future(_cancel_on_disconnect(answering, receive))
+            timer = loop.call_later(self._time_limit - UNWATCHED_SECONDS, expire)
 
-        watch_later = asyncio.get_running_loop().call_later(UNWATCHED_SECONDS, watch)
+        # one timer, since most operations have ended before it
+        timer = loop.call_later(min(UNWATCHED_SECONDS, self._time_limit), watch)
         try:
-            async with asyncio.timeout(self._time_limit) as limit:
-                return await self._run(operation, method)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            message = f"The operation was stopped after {self._time_limit:g} seconds; ask for less at a time."
-            return _error(message, LimitExceeded.code), None
+            return await self._run(operation, method)
         except asyncio.CancelledError as error:
+            if expired:
+                answering.uncancel()
+                message = f"The operation was stopped after {self._time_limit:g} seconds; ask for less at a time."
+                return _error(message, LimitExceeded.code), None
             if watching and watching.done():
                 answering.uncancel()
                 raise _Disconnected from error
@@ -225,7 +233,7 @@ class GraphQLEndpoint:
                 raise
             raise RuntimeError("Something within the operation cancelled it") from error
         finally:
-            watch_later.cancel()
+            timer.cancel()
             if watching:
                 watching.cancel()
 

@@ -9,7 +9,7 @@ always the standard ones; but for LIMIT_EXCEEDED, which ends the field of the ro
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import chain, repeat
 from math import isfinite
 from operator import mul
@@ -207,10 +207,14 @@ class _Run:
                 sought = self._seek(objects, field)
                 if sought and sought[1] is None:
                     missing[id(objects), sought[0]] = objects, field, sought[0]
-            if len(missing) == 1:
-                await self._load_column(*missing.popitem()[1])
-            elif missing:
-                await gather_with_cancel(*(self._load_column(*each) for each in missing.values()))
+            loads = [
+                (self._make if objects.branch is None else self._load_column)(objects, field, key)
+                for objects, field, key in missing.values()
+            ]
+            if len(loads) == 1:
+                await loads[0]
+            elif loads:
+                await gather_with_cancel(*loads)
             level = [
                 below
                 for objects, field in fields
@@ -220,9 +224,6 @@ class _Run:
 
     async def _load_column(self, objects: Objects, field: Field, key: Key) -> None:
         """Load a column, or let another operation that is at it do that."""
-        if objects.branch is None:
-            await self._make(objects, field, key)
-            return
         while flight := objects.loading.get(key):
             await asyncio.wait([flight])
             if key in objects.columns:
@@ -266,14 +267,15 @@ class _Run:
         self, resolver: Resolver, objects: Objects, part: Context, arguments: dict[str, Any]
     ) -> Sequence[Any]:
         """Call a resolver for each object, and count for each of them."""
-        parts = [part.part() for _ in objects] if len(objects) > 1 else [part]
-        calls = [
-            resolver.call(each, **arguments, **({resolver.info: _Info(own)} if resolver.info else {}))
-            for each, own in zip(objects, parts, strict=True)
-        ]
-        if len(calls) == 1:
-            return [await calls[0]]
-        values: list[Any] = await gather_with_cancel(*calls)
+
+        def call(of: Any, context: Context) -> Awaitable[Any]:
+            info = {resolver.info: _Info(context)} if resolver.info else {}
+            return cast("Awaitable[Any]", resolver.call(of, **arguments, **info))
+
+        if len(objects) == 1:
+            return [await call(objects[0], part)]
+        parts = [part.part() for _ in objects]
+        values: list[Any] = await gather_with_cancel(*map(call, objects, parts))
         for own in parts:
             part.absorb(own.source)
         part.each = tuple(own.objects for own in parts)
@@ -356,6 +358,10 @@ class _Run:
             if field is None:
                 columns.append([plan.type] * len(objects))
                 continue
+            if objects.branch is None and field.kind.leaf and field.resolver is None:
+                # nobody else will ask
+                columns.append(_plain(field, objects).values)
+                continue
             content = self._counted(objects, field, self._key(field), times).content
             columns.append(content.values if type(content) is Leaves else self._values(field, content, times))
         match plan.names, columns:
@@ -377,6 +383,9 @@ class _Run:
                 return values
             case Links(parts, places):
                 times = _times(content, times) if field.counts else None
+                if len(parts) == 1 and places is None:
+                    ((name, objects),) = parts.items()
+                    return self._rows(field.plans[name], objects, times)
                 rows: list[Any] = []
                 for name, objects in parts.items():
                     theirs = times and times[len(rows) : len(rows) + len(objects)]
@@ -392,6 +401,14 @@ class _Run:
                     ]
                 flat = self._values(field, items, times)
                 return [None if span is None else flat[span[0] : span[1]] for span in spans]
+
+
+def _plain(field: Field, objects: Objects) -> Leaves:
+    """Read an attribute that is a scalar or enum off objects."""
+    try:
+        return cast("Leaves", _content(field.kind, objects.values(field.attribute), None))
+    except Exception as error:
+        raise _Unusual from error
 
 
 def _count(source: Source, times: list[int]) -> int:
@@ -466,6 +483,8 @@ _FIT: dict[GraphQLLeafType, Callable[[Any], bool]] = {GraphQLFloat: _is_finite, 
 def _links(
     types: tuple[GraphQLObjectType, ...], kinds: set[type], values: Sequence[Any], branch: Branch | None
 ) -> Links:
+    if len(values) == 1 and values[0] is not None:
+        return Links({_type_of(types, values[0]): Objects(values, branch)}, None)
     # which class it is says whether an object is of a type
     of = {kind: _type_of(types, next(each for each in values if type(each) is kind)) for kind in kinds}
     unique: dict[str, dict[int, Any]] = {name: {} for name in of.values()}

@@ -22,6 +22,7 @@ from graphql import (
     GraphQLNonNull,
     GraphQLObjectType,
     GraphQLOutputType,
+    GraphQLSchema,
     GraphQLString,
     ListValueNode,
     ObjectValueNode,
@@ -33,9 +34,10 @@ from graphql import (
     is_object_type,
     visit,
 )
-from graphql.execution import Executor, get_argument_values
+from graphql.execution import Executor, get_argument_values, get_variable_values
 from graphql.execution.collect_fields import FieldDetails
-from graphql.execution.values import VariableValues
+from graphql.execution.get_variable_signature import GraphQLVariableSignature
+from graphql.execution.values import VariableValues, VariableValueSource
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.arguments import convert_arguments
 from strawberry.types.field import StrawberryField
@@ -44,6 +46,8 @@ from graph.columns import Key
 
 _SCALARS = {GraphQLString, GraphQLInt, GraphQLFloat, GraphQLBoolean, GraphQLID}
 """Whose variables Strawberry hands to resolvers as they are."""
+_EXACT: dict[Any, type] = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}
+"""Types whose values are no others when they are coerced."""
 
 Batch: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
 Form = TypeVar("Form", bound=Batch)
@@ -124,6 +128,27 @@ class Plans:
         visit(document, conditions)
         self._conditions = sorted(conditions.variables)
         self._plans: dict[Key, Plan] = {}
+        self._plain: dict[str, tuple[type, GraphQLVariableSignature]] | None = None
+        """The variables, where all are of types whose values are taken as they are, but null; empty where not."""
+
+    def variables(self, schema: GraphQLSchema, given: Mapping[str, Any]) -> VariableValues | None:
+        """Coerce variables; None where they are not right."""
+        plain = self._plain
+        if plain and all(type(given.get(name)) is kind for name, (kind, _) in plain.items()):
+            # as below, in a tenth of the time
+            sources = {name: VariableValueSource(of, given[name]) for name, (_, of) in plain.items()}
+            return VariableValues(sources, {name: given[name] for name in plain})
+        definitions = self.operation.variable_definitions or ()
+        found = get_variable_values(schema, definitions, dict(given))
+        if isinstance(found, list):
+            return None
+        if plain is None:
+            signatures = {name: source.signature for name, source in found.sources.items()}
+            kinds = [_EXACT.get(getattr(of.type, "of_type", of.type)) for of in signatures.values()]
+            self._plain = {name: (kind, of) for (name, of), kind in zip(signatures.items(), kinds, strict=True) if kind}
+            if len(self._plain) < len(definitions):
+                self._plain = {}
+        return found
 
     def get(self, variables: VariableValues) -> Plan | None:
         """Give the plan for some variables, if it was made."""

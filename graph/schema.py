@@ -18,7 +18,6 @@ from graphql import (
     OperationType,
     Undefined,
 )
-from graphql.execution import get_variable_values
 from graphql.execution.values import VariableValues
 from strawberry.execution import optimized_is_awaitable
 from strawberry.schema.config import StrawberryConfig
@@ -74,8 +73,8 @@ class GraphSchema(strawberry.Schema):
         plans = document and document.made.get(name)
         if not isinstance(plans, Plans):
             return None, None
-        given = get_variable_values(self._schema, plans.operation.variable_definitions or (), variables or {})
-        return (None, None) if isinstance(given, list) else (plans.get(given), given)
+        given = plans.variables(self._schema, variables or {})
+        return (None, None) if given is None else (plans.get(given), given)
 
     async def execute(
         self,

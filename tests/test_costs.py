@@ -48,12 +48,12 @@ QUERIES: dict[str, tuple[str, dict[str, str]]] = {
 }
 # calls of a request of the 503 members of RSP and the like: answered again, and from columns that are kept
 CALLS = {
-    "members": (84, 267),
-    "holders": (84, 272),
-    "page": (86, 319),
-    "sectors": (84, 183),
-    "attribution": (86, 319),
-    "dashboard": (84, 625),
+    "members": (64, 192),
+    "holders": (62, 193),
+    "page": (62, 232),
+    "sectors": (64, 154),
+    "attribution": (64, 232),
+    "dashboard": (62, 402),
 }
 
 

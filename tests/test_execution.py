@@ -396,10 +396,17 @@ async def test_a_key_is_sent_once_whether_it_is_answered_under_way_or_an_error(
     async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
         await runtime.freshness.confirmed()
         operation = Operation(runtime)
+        fetch, sent = runtime.database.fetch, asyncio.Event()
+
+        async def noted(statement: str, *arguments: Any, **options: Any) -> Any:
+            if statement == "member_counts":
+                sent.set()
+            return await fetch(statement, *arguments, **options)
+
+        monkeypatch.setattr(runtime.database, "fetch", noted)
         async with operation.attempt(snapshot=False):
             first = asyncio.create_task(operation.every("member_counts", [(1,), (2,)]))
-            while not operation.statements:
-                await asyncio.sleep(0)
+            await sent.wait()
             # (1,) is under way; who is cancelled takes it from nobody
             second = asyncio.create_task(operation.every("member_counts", [(1,), (3,)]))
             await asyncio.sleep(0)

@@ -1,0 +1,261 @@
+"""What is asked for at the same time goes in one statement, and each gets what he would have got alone."""
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+from conftest import Live, asker
+
+from graph import batches
+from graph.app import open_runtime
+from graph.batches import Batches, Question
+from graph.columns import Records
+from graph.context import Runtime
+from graph.database import Database, Reading
+from graph.errors import DatabaseUnavailable
+from graph.settings import Settings
+
+HOLDERS = "query ($symbol: String!) { stock(symbol: $symbol) { memberships(type: ETF) { weight group { name } } } }"
+SYMBOLS = ["AAPL", "MSFT", "NVDA", "XOM", "JPM", "AMD", "BRK.B", "NOPE"]
+
+
+class Wire:
+    """Reads from nowhere: each statement is answered when the test says so."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Any, ...]] = []
+        self.answers: list[asyncio.Future[list[Any]]] = []
+        self.under_way = asyncio.Condition()
+
+    async def read(self, statement: str, *arguments: Any, **_: Any) -> Reading:
+        async with self.under_way:
+            self.sent.append((statement, *arguments))
+            self.answers.append(asyncio.get_running_loop().create_future())
+            answer = self.answers[-1]
+            self.under_way.notify_all()
+        return Reading(await answer, None, 0)
+
+    async def statements(self, count: int) -> None:
+        async with asyncio.timeout(10), self.under_way:
+            await self.under_way.wait_for(lambda: len(self.sent) == count)
+
+
+def rows(*values: str) -> list[Any]:
+    return [{"ordinal": place, "value": value} for place, value in enumerate(values, 1)]
+
+
+@asynccontextmanager
+async def nothing_kept(url: str) -> AsyncIterator[Runtime]:
+    async with open_runtime(Settings(database_url=url, memo="off")) as runtime:
+        await runtime.freshness.confirmed()
+        yield runtime
+
+
+async def test_operations_that_come_together_are_answered_by_one_statement_for_each_relation(
+    market_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    fetch = Database.fetch
+
+    async def noting(self: Database, statement: str, *arguments: Any, **options: Any) -> Reading:
+        sent.append(statement)
+        return await fetch(self, statement, *arguments, **options)
+
+    async with nothing_kept(market_url) as runtime:
+        ask = asker(runtime)
+        alone = [await ask(HOLDERS, symbol=symbol) for symbol in SYMBOLS]
+        monkeypatch.setattr(Database, "fetch", noting)
+        together = await asyncio.gather(*(ask(HOLDERS, symbol=symbol) for symbol in SYMBOLS for _ in range(3)))
+    assert together == [answer for answer in alone for _ in range(3)]
+    assert [name for name in sent if name != "tracking"] == ["stocks", "stock_memberships"]
+    # each says what it needed
+    assert {tuple(answer.statements) for answer in together} == {("stocks", "stock_memberships"), ("stocks",)}
+
+
+async def test_what_one_asks_wrongly_the_others_do_not_suffer_for(market_url: str) -> None:
+    async with nothing_kept(market_url) as runtime:
+        ask = asker(runtime)
+        alone = await ask(HOLDERS, symbol="AAPL")
+        wrong, right, also = await asyncio.gather(
+            ask(HOLDERS, symbol="A\0"), ask(HOLDERS, symbol="AAPL"), ask(HOLDERS, symbol="AAPL")
+        )
+        assert [error["extensions"]["code"] for error in wrong["errors"]] == ["INVALID_ARGUMENT"]
+        assert right == also == alone
+
+
+async def test_who_asks_after_a_statement_was_sent_gets_another() -> None:
+    wire = Wire()
+    question, shared = Question("stocks"), Batches(wire.read)
+    first = shared.join(question, [("AAPL",)])
+    assert shared.join(question, [("MSFT",), ("AAPL",)]) is first
+    waiting = asyncio.create_task(first.wait())
+    await wire.statements(1)
+    second = shared.join(question, [("AAPL",)])
+    assert second is not first
+    waiting_too = asyncio.create_task(second.wait())
+    await wire.statements(2)
+    wire.answers[1].set_result(rows("later"))
+    wire.answers[0].set_result(rows("earlier", "other"))
+    await asyncio.gather(waiting, waiting_too)
+    assert wire.sent == [("stocks", ["AAPL", "MSFT"]), ("stocks", ["AAPL"])]
+    values = [{key: answer[0]["value"] for key, (answer, _) in each.answers.items()} for each in (first, second)]
+    assert values == [{("AAPL",): "earlier", ("MSFT",): "other"}, {("AAPL",): "later"}]
+
+
+async def test_questions_of_other_arguments_or_too_many_keys_go_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "MAX_KEYS", 3)
+    wire = Wire()
+    shared = Batches(wire.read)
+    asked = [
+        shared.join(Question("stock_memberships", same=("DEFAULT",)), [("A",), ("B",)]),
+        shared.join(Question("stock_memberships", same=("TEST",)), [("A",)]),
+        shared.join(Question("stock_memberships", same=("DEFAULT",)), [("C",), ("D",)]),
+        shared.join(Question("stock_memberships", same=("DEFAULT",)), [("E",)]),
+    ]
+    waiting = [asyncio.create_task(batch.wait()) for batch in asked]
+    await wire.statements(3)
+    assert sorted(wire.sent) == [
+        ("stock_memberships", ["A"], "TEST"),
+        ("stock_memberships", ["A", "B"], "DEFAULT"),
+        ("stock_memberships", ["C", "D", "E"], "DEFAULT"),
+    ]
+    for answer in wire.answers:
+        answer.set_exception(DatabaseUnavailable("gone"))
+    assert [type(each) for each in await asyncio.gather(*waiting, return_exceptions=True)] == [DatabaseUnavailable] * 4
+
+
+async def test_a_batch_goes_on_while_anybody_waits_and_no_longer() -> None:
+    wire = Wire()
+    question, shared = Question("stocks"), Batches(wire.read)
+    batch = shared.join(question, [("AAPL",)])
+    leaves, stays = asyncio.create_task(batch.wait()), asyncio.create_task(batch.wait())
+    await wire.statements(1)
+    leaves.cancel()
+    await asyncio.wait([leaves])
+    assert not batch.abandoned
+    stays.cancel()
+    await asyncio.wait([stays])
+    assert batch.abandoned
+    assert batch.sending
+    await asyncio.wait([batch.sending])
+    assert wire.answers[0].cancelled()
+    # nobody waits for what was given up
+    await batch.wait()
+
+
+async def test_who_joins_when_all_others_went_is_answered() -> None:
+    wire = Wire()
+    question, shared = Question("stocks"), Batches(wire.read)
+    batch = shared.join(question, [("AAPL",)])
+    goes = batch.wait()
+    goes.send(None)
+    goes.close()
+    assert batch.abandoned
+    again = shared.join(question, [("MSFT",)])
+    waiting = asyncio.create_task(again.wait())
+    await wire.statements(1)
+    wire.answers[0].set_result(rows("there"))
+    await waiting
+    assert (wire.sent, again.answers) == ([("stocks", ["MSFT"])], {("MSFT",): (rows("there"), None)})
+
+
+async def test_a_client_that_goes_takes_no_statement_from_others(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    under_way, let_go = asyncio.Event(), asyncio.Event()
+    fetch = live.runtime.database.fetch
+
+    async def slowly(statement: str, *arguments: Any, **options: Any) -> Reading:
+        if statement == "stock_memberships":
+            under_way.set()
+            await let_go.wait()
+        return await fetch(statement, *arguments, **options)
+
+    right = await live.ask(HOLDERS, symbol="AAPL")
+    live.runtime.columns.clear()
+    monkeypatch.setattr(live.runtime.database, "fetch", slowly)
+    goes, stays = (asyncio.create_task(live.ask(HOLDERS, symbol=symbol)) for symbol in ("MSFT", "AAPL"))
+    await under_way.wait()
+    goes.cancel()
+    await asyncio.wait([goes])
+    let_go.set()
+    assert await stays == right
+
+
+async def test_connections_stay_at_hand_unless_they_were_ended(live: Live) -> None:
+    database = live.runtime.database
+
+    async def process() -> int:
+        assert (await database.fetch("tracking", stamped=False)).rows
+        return database._at_hand[-1].get_server_pid()  # noqa: SLF001
+
+    first = await process()
+    assert await process() == first
+    ended = asyncio.Event()
+    database._at_hand[-1].add_termination_listener(lambda _: ended.set())  # noqa: SLF001
+    await live.writer.execute(f"SELECT pg_terminate_backend({first})")
+    async with asyncio.timeout(15):
+        await ended.wait()
+    assert await process() != first
+
+
+async def test_all_connections_of_the_pool_are_used_and_none_is_lost(live: Live) -> None:
+    names = ["AAPL", "MSFT", "NVDA"]
+    database = live.runtime.database
+
+    async def read(name: str) -> list[str]:
+        reading = await database.fetch("stocks", [name], ["DEFAULT"], stamped=True)
+        return [row["symbol"] for row in reading.rows]
+
+    async def fail() -> None:
+        with pytest.raises(asyncpg.DataError):
+            await database.fetch("stocks", [1], ["DEFAULT"], stamped=True)
+
+    for _ in range(5):
+        answers = await asyncio.gather(*(read(names[place % 3]) for place in range(40)), *(fail() for _ in range(15)))
+        assert answers[:40] == [[names[place % 3]] for place in range(40)]
+
+
+class Made:
+    """An object that counts how many there are."""
+
+    count = 0
+
+    def __init__(self, **attributes: Any) -> None:
+        Made.count += 1
+        self.attributes = attributes
+
+
+def test_records_are_made_of_their_columns_only_when_asked_for() -> None:
+    Made.count = 0
+    first = Records(Made, {"symbol": ["A", "B", "C"], "weight": [0.5, None, 0.1]}, group="X")
+    other = Records(Made, {"symbol": ["D"], "weight": [0.2]}, group="Y")
+    joined = Records.joined([first[:2], Records(Made, {"symbol": [], "weight": []}, group="Z"), other])
+    assert (len(first), len(joined)) == (3, 3)
+    assert [joined.values(name) for name in joined.attributes] == [["A", "B", "D"], [0.5, None, 0.2], ["X", "X", "Y"]]
+    assert first.values("group") == ["X"] * 3
+    assert Made.count == 0
+    assert [each.attributes for each in joined] == [
+        {"symbol": "A", "weight": 0.5, "group": "X"},
+        {"symbol": "B", "weight": None, "group": "X"},
+        {"symbol": "D", "weight": 0.2, "group": "Y"},
+    ]
+    assert joined[-1] is list(joined)[2]
+    assert Made.count == 3
+
+
+async def test_what_was_asked_goes_with_the_operation_and_needs_no_collector(live: Live) -> None:
+    groups: list[weakref.ref[Any]] = []
+    batch = live.runtime.batches.join(Question("groups_named"), [("BIG", "DEFAULT")])
+    gc.disable()
+    try:
+        await batch.wait()
+        groups.append(weakref.ref(batch))
+        del batch
+        await asyncio.sleep(0)
+        assert groups[0]() is None
+    finally:
+        gc.enable()

@@ -36,6 +36,8 @@ from graph.limits import code_errors
 from graph.plans import Plan, batched
 from graph.settings import Settings
 
+AT_ONCE = 5
+"""How many generated queries are asked at the same time where nothing is kept."""
 QUERIES = int(os.environ.get("TEST_GENERATED_QUERIES", "250"))
 """How many are generated; 20,000 take a quarter of an hour."""
 MANY = 5_000
@@ -251,8 +253,14 @@ async def test_generated_queries_have_the_answers_of_the_standard_executor(
         return make_rows(run, plan, objects, times)
 
     monkeypatch.setattr(_Run, "_rows", noting)
-    async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
+    url = await databases.make(priced_template)
+    together: list[tuple[Query, Any]] = []
+    async with (
+        open_runtime(Settings(database_url=url)) as runtime,
+        open_runtime(Settings(database_url=url, memo="off")) as bare,
+    ):
         await runtime.freshness.confirmed()
+        await bare.freshness.confirmed()
         for _ in range(QUERIES):
             query = Maker(rng).query()
             ours, errors, objects = await answer(runtime, *query)
@@ -268,6 +276,12 @@ async def test_generated_queries_have_the_answers_of_the_standard_executor(
                 kept = SCHEMA.at_once(query.text, query.variables, None, operation)
                 assert kept is None or (kept, operation.objects) == (ours, objects), query
                 seen["kept"] += kept is not None
+                together.append((query, (ours, errors, objects)))
+            if len(together) == AT_ONCE:
+                # where nothing is kept, and what several ask for goes in one statement
+                found = await asyncio.gather(*(answer(bare, *query) for query, _ in together))
+                assert found == [answered for _, answered in together], [query for query, _ in together]
+                together.clear()
             seen["data"] += ours is not None and any(value is not None for value in ours.values())
             seen["rows"] += rows(ours) > 1
             seen["errors"] += bool(expected)

@@ -154,7 +154,9 @@ async def test_one_type_is_a_list_of_one(ask: Ask) -> None:
         }
     }
     # one for each choice of types
-    assert sorted(answer.statements) == sorted(["stocks", "stock_memberships", "stock_memberships", "stock_memberships"])
+    assert sorted(answer.statements) == sorted(
+        ["stocks", "stock_memberships", "stock_memberships", "stock_memberships"]
+    )
 
 
 async def test_a_stock_is_what_the_table_of_symbols_or_a_group_holds(ask: Ask) -> None:

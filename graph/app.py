@@ -68,6 +68,7 @@ async def open_runtime(settings: Settings, *, listen: bool = True) -> AsyncItera
             if listening:
                 listening.cancel()
                 await asyncio.wait([listening])
+            await runtime.batches.close()
             await runtime.directories.close()
             await runtime.universes.close()
             await runtime.holdings.close()

@@ -9,8 +9,8 @@ import asyncpg
 
 from graph.database import Generation, Reading
 
-MAX_KEYS = 1_000
-"""So many keys go together, so that who asks for few need not wait for who asks for many; one may bring more."""
+MAX_KEYS = 500
+"""So many keys go together, so that who asks for few need not wait long for who asks for many; one may bring more."""
 
 Key: TypeAlias = tuple[Any, ...]
 Row: TypeAlias = asyncpg.Record
@@ -40,51 +40,40 @@ class Question(NamedTuple):
 
 
 class Batch:
-    """Keys that go together, and their answers when they are there."""
+    """Keys that go together, and what they are answered with when it is there."""
 
     def __init__(self) -> None:
         self.keys: dict[Key, None] = {}
         self.askers: set[object] = set()
-        """Whose keys they are."""
-        self.answers: dict[Key, Answer] = {}
-        self.abandoned = False
-        """Whether all who asked went before there was an answer."""
-        self.sending: asyncio.Task[None] | None = None
-        self._error: Exception | None = None
-        self._waiting: dict[asyncio.Future[None], None] = {}
-        """In their order, in which they are told."""
+        """Who has yet use for an answer."""
+        self.shared = False
+        """Whether others asked than who was first."""
+        self.answers: asyncio.Future[dict[Key, Answer]] = asyncio.get_running_loop().create_future()
+        self.sending: asyncio.Task[dict[Key, Answer]] | None = None
 
-    async def wait(self) -> None:
-        """Wait for the answers; raises what went wrong. An abandoned one gives none."""
-        if not (self.answers or self._error or self.abandoned):
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting[waiter] = None
-            try:
-                await waiter
-            finally:
-                del self._waiting[waiter]
-                if not (self._waiting or self.answers or self._error):
-                    self.abandoned = True
-                    if self.sending:
-                        self.sending.cancel()
-        if self._error:
-            raise self._error
+    def enter(self, asker: object) -> bool:
+        """Note who asks; whether he is new."""
+        if asker in self.askers:
+            return False
+        self.shared |= bool(self.askers)
+        self.askers.add(asker)
+        return True
 
-    def end(self, outcome: dict[Key, Answer] | Exception | None) -> None:
-        """Tell all who wait; None is that it was ended before it had an answer."""
-        if outcome is None:
-            self.abandoned = True
-        elif isinstance(outcome, Exception):
-            self._error = outcome
+    def leave(self, asker: object) -> None:
+        """Let go of who has no more use for it: for nobody nothing is read."""
+        self.askers.discard(asker)
+        if self.sending and not self.askers:
+            self.sending.cancel()
+
+    def end(self, sent: "asyncio.Task[dict[Key, Answer]]") -> None:
+        """Tell all who wait."""
+        if sent.cancelled():
+            self.answers.cancel()
+        elif error := sent.exception():
+            self.answers.set_exception(error)
+            self.answers.exception()  # nobody may wait
         else:
-            self.answers = outcome
-        for waiter in self._waiting:
-            if waiter.done():
-                continue
-            if outcome is None:
-                waiter.cancel()
-            else:
-                waiter.set_result(None)
+            self.answers.set_result(sent.result())
 
 
 class Batches:
@@ -97,15 +86,13 @@ class Batches:
     def __init__(self, read: Read) -> None:
         self._read = read
         self._next: dict[Question, Batch] = {}
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Task[dict[Key, Answer]]] = set()
 
     def join(self, question: Question, keys: Collection[Key]) -> Batch:
         """Have keys go with the next batch."""
         batch = self._next.get(question)
-        if batch is None or batch.abandoned or len(batch.keys) + len(keys) > MAX_KEYS:
-            batch = self._next[question] = Batch()
-            loop = asyncio.get_running_loop()
-            loop.call_soon(loop.call_soon, self._send, question, batch)
+        if batch is None or len(batch.keys) + len(keys) > MAX_KEYS:
+            batch = self._next[question] = self.alone(question, ())
         batch.keys |= dict.fromkeys(keys)
         return batch
 
@@ -113,35 +100,31 @@ class Batches:
         """Have keys go in a batch of their own."""
         batch = Batch()
         batch.keys |= dict.fromkeys(keys)
-        asyncio.get_running_loop().call_soon(self._send, question, batch)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self._send, question, batch)
         return batch
 
     def _send(self, question: Question, batch: Batch) -> None:
         if self._next.get(question) is batch:
             del self._next[question]
-        if not batch.abandoned:
-            batch.sending = asyncio.get_running_loop().create_task(self._answer(question, batch))
-            self._under_way.add(batch.sending)
-            batch.sending.add_done_callback(self._under_way.discard)
+        if not batch.askers:
+            batch.answers.cancel()
+            return
+        batch.sending = sending = asyncio.get_running_loop().create_task(self._answer(question, list(batch.keys)))
+        self._under_way.add(sending)
+        sending.add_done_callback(self._under_way.discard)
+        sending.add_done_callback(batch.end)
 
-    async def _answer(self, question: Question, batch: Batch) -> None:
-        keys = list(batch.keys)
-        try:
-            columns = map(list, zip(*keys, strict=True))
-            reading = await self._read(question.statement, *columns, *question.same, as_of=question.as_of)
-            dealt = question.deal(question, keys, reading.rows)
-        except Exception as error:  # noqa: BLE001 - whoever asked is told
-            batch.end(error)
-        except asyncio.CancelledError:
-            batch.end(None)
-            raise
-        else:
-            batch.end({key: (answer, reading.generation) for key, answer in zip(keys, dealt, strict=True)})
+    async def _answer(self, question: Question, keys: list[Key]) -> dict[Key, Answer]:
+        columns = map(list, zip(*keys, strict=True))
+        reading = await self._read(question.statement, *columns, *question.same, as_of=question.as_of)
+        dealt = question.deal(question, keys, reading.rows)
+        return {key: (answer, reading.generation) for key, answer in zip(keys, dealt, strict=True)}
 
     async def close(self) -> None:
-        """End what is under way; what is yet to be sent is not."""
+        """End what is under way, and send no more."""
         for batch in self._next.values():
-            batch.end(None)
+            batch.askers.clear()
         under_way = list(self._under_way)
         for sending in under_way:
             sending.cancel()

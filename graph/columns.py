@@ -119,6 +119,10 @@ class Records(Sequence[Any]):
         column = self._columns.get(name)
         return [self._same[name]] * len(self) if column is None else column
 
+    def first(self, name: str) -> Any:
+        """Give an attribute of the first."""
+        return self._same[name] if name in self._same else self._columns[name][0]
+
     def __len__(self) -> int:
         return len(next(iter(self._columns.values())))
 
@@ -159,6 +163,11 @@ class Objects(Sequence[Any]):
         """Give an attribute of all."""
         objects = self._objects
         return objects.values(name) if type(objects) is Records else list(map(attrgetter(name), objects))
+
+    def first(self, name: str) -> Any:
+        """Give an attribute of the first."""
+        objects = self._objects
+        return objects.first(name) if type(objects) is Records else getattr(objects[0], name)
 
     @property
     def footprint(self) -> int:

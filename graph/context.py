@@ -18,7 +18,7 @@ from graph.answers import Answers, Moment
 from graph.batches import Answer, Batch, Batches, Key, Question, Read, Row
 from graph.columns import Columns, Root, Source
 from graph.database import Connection, Database, Family, Generation, Reading, family_of
-from graph.errors import GraphError, LimitExceeded
+from graph.errors import DatabaseUnavailable, LimitExceeded
 from graph.frame import Frame
 from graph.freshness import Freshness
 from graph.keys import GroupName
@@ -90,13 +90,14 @@ class _Attempt:
         self._operation = operation
         self._one_at_a_time = asyncio.Lock() if snapshot else None
         self._connection: Connection | None = None
-        self._failed: GraphError | None = None
+        self._failed: Exception | None = None
         """What went wrong in the snapshot: its transaction answers nothing after that."""
         self._ended = False
         self._resources = AsyncExitStack() if snapshot else None
         self._batches = Batches(self._read_in_snapshot) if snapshot else operation.runtime.batches
         self._asked: dict[Question, dict[Key, Batch]] = {}
         """Which batch each key was or will be in."""
+        self._entered: list[Batch] = []
         self.loads: dict[tuple[Memo[Any], str], asyncio.Future[Remembered[Any]]] = {}
         """What no memo may remember, and this attempt reads once all the same."""
         self.loaded = 0
@@ -121,45 +122,49 @@ class _Attempt:
                 if self._connection is None:
                     self._connection = await self._resources.enter_async_context(runtime.database.snapshot())
                 return await runtime.read(statement, *arguments, **options, connection=self._connection)
-            except GraphError as error:
+            except Exception as error:
                 self._failed = error
                 raise
 
     async def ask(self, question: Question, keys: Sequence[Key]) -> list[Answer]:
-        """Answer keys, in one statement with all that are asked for until the event loop comes round again.
+        """Answer keys, in one statement with all that operations ask for until it is sent.
 
-        A key is asked for once, whether its answer is there, on its way, or an error.
+        A key is asked for once, whether its answer is there, on its way, or an error; and once more alone where others'
+        keys may be what went wrong.
         """
         if self._ended:
             raise asyncio.CancelledError
         asked = self._asked.setdefault(question, {})
-        new = [key for key in keys if (batch := asked.get(key)) is None or batch.abandoned] if asked else keys
+        new = [key for key in keys if key not in asked] if asked else keys
         if new:
             self._note(question, new, self._batches.join(question, new))
-        batches = {asked[key] for key in keys}
-        for batch in batches:
+        for batch in {asked[key] for key in keys} if len(new) < len(keys) else {asked[key] for key in keys[:1]}:
             try:
-                await batch.wait()
+                # who waits may go, and others still wait
+                await asyncio.shield(batch.answers)
+            except DatabaseUnavailable:
+                raise
             except Exception:
-                if batch.askers == {self}:
+                if not batch.shared:
                     raise
-                # it may be what others asked for that went wrong
-                await self.ask_alone(question, [key for key, of in asked.items() if of is batch])
-        if any(batch.abandoned for batch in batches):
-            return await self.ask(question, keys)
-        return [asked[key].answers[key] for key in keys]
+                if mine := [key for key, of in asked.items() if of is batch]:
+                    self._note(question, mine, self._batches.alone(question, mine))
+                return await self.ask(question, keys)
+        return [asked[key].answers.result()[key] for key in keys]
 
-    async def ask_alone(self, question: Question, keys: Sequence[Key]) -> list[Answer]:
-        """Answer keys in a statement of their own."""
+    async def ask_together(self, question: Question, keys: Sequence[Key]) -> list[Answer]:
+        """Answer keys in one statement, so that all is of one generation."""
+        if self._ended:
+            raise asyncio.CancelledError
         batch = self._batches.alone(question, keys)
         self._note(question, keys, batch)
-        await batch.wait()
-        return [batch.answers[key] for key in keys]
+        answers = await asyncio.shield(batch.answers)
+        return [answers[key] for key in keys]
 
     def _note(self, question: Question, keys: Sequence[Key], batch: Batch) -> None:
         self._asked[question] |= dict.fromkeys(keys, batch)
-        if self not in batch.askers:
-            batch.askers.add(self)
+        if batch.enter(self):
+            self._entered.append(batch)
             self._operation.statements.append(question.statement)
 
     async def close(self) -> None:
@@ -169,11 +174,14 @@ class _Attempt:
             for load in loads:
                 load.cancel()
             await asyncio.gather(*loads, return_exceptions=True)
+        for batch in self._entered:
+            batch.leave(self)
         if self._resources:
             await self._batches.close()
             await self._resources.aclose()
         # the operation and this hold each other, and rows would stay until the collector comes
         self._asked.clear()
+        self._entered.clear()
         self.loads.clear()
 
 
@@ -185,7 +193,7 @@ class Operation:
         self.database = runtime.database
         self.environment = runtime.settings.environment
         self.statements: list[str] = []
-        """The names of the statements sent, those of earlier attempts included."""
+        """The names of the statements that it took part in, those of earlier attempts included."""
         self._zone = ZoneInfo(runtime.settings.time_zone)
         self._attempt = _Attempt(self, snapshot=False)
         self._tried = False
@@ -369,7 +377,7 @@ class Operation:
             question = Question(statement, as_of)
             answers = await attempt.ask(question, keys)
             if len({generation for _, generation in answers}) > 1:
-                answers = await attempt.ask_alone(question, keys)
+                answers = await attempt.ask_together(question, keys)
             return Remembered(shape([rows for rows, _ in answers]), answers[0][1])
 
         return await self.remember(memo, name if as_of is None else f"{name}@{as_of}", load)

@@ -1,5 +1,6 @@
 """The connections to PostgreSQL, and the statements of queries.sql by their names."""
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -18,6 +19,8 @@ STATEMENT_SECONDS = 10.0
 """How long a statement may take."""
 CONNECT_SECONDS = 5.0
 """How long a connection may take to be made."""
+AT_HAND_SECONDS = 30.0
+"""How long a connection stays at hand that is not used; the pool ends it five minutes later."""
 PREPARED_STATEMENTS = 100
 """How many statements a connection keeps prepared."""
 
@@ -95,7 +98,14 @@ class Database:
         self._url = url
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._at_hand: list[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]] = []
-        """Connections that ended a statement well, ready for the next: the pool takes as long as many a statement."""
+        """Connections that ended a statement well, ready for the next: the pool takes as long as many a statement.
+
+        The last is used first, so that the first go back to the pool, and end, when fewer are needed.
+        """
+        self._unused = 0
+        """How many were not used since the last look at them."""
+        self._looking: asyncio.TimerHandle | None = None
+        self._returning: asyncio.Task[None] | None = None
         self._waiting = 0
         """How many wait for one of the pool."""
 
@@ -113,6 +123,8 @@ class Database:
 
     async def __aexit__(self, *_: object) -> None:
         """End the connections, those of statements still under way too."""
+        if self._looking:
+            self._looking.cancel()
         if self._pool:
             self._pool.terminate()
 
@@ -170,6 +182,7 @@ class Database:
         assert self._pool, "the database is used inside its context"  # noqa: S101
         while self._at_hand:
             borrowed = self._at_hand.pop()
+            self._unused = min(self._unused, len(self._at_hand))
             # one that the server ended the pool has taken back
             with suppress(asyncpg.InterfaceError):
                 if not borrowed.is_closed():
@@ -186,6 +199,18 @@ class Database:
         # a connection that cannot be given back is ended by the pool; what it read is read
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             await cast("asyncpg.Pool[asyncpg.Record]", self._pool).release(borrowed)
+
+    def _look(self) -> None:
+        """Give back what was not used since the last look."""
+        unused, self._at_hand = self._at_hand[: self._unused], self._at_hand[self._unused :]
+        self._unused = len(self._at_hand)
+        self._returning = asyncio.create_task(self._return(unused))
+        loop = asyncio.get_running_loop()
+        self._looking = loop.call_later(AT_HAND_SECONDS, self._look) if self._at_hand else None
+
+    async def _return(self, unused: "list[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]") -> None:
+        for borrowed in unused:
+            await self._give_back(borrowed)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
@@ -229,6 +254,8 @@ class Database:
             await self._give_back(borrowed)
         elif borrowed:
             self._at_hand.append(borrowed)
+            if not self._looking:
+                self._looking = asyncio.get_running_loop().call_later(AT_HAND_SECONDS, self._look)
         if not stamped:
             return Reading(rows, None, sent)
         groups, prices = rows[0]["groups_generation"], rows[0]["prices_generation"]

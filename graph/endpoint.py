@@ -73,9 +73,9 @@ class GraphQLEndpoint:
     """Answers at one address: `starlette.routing.Route("/graphql", GraphQLEndpoint(...))`.
 
     `make_context` makes the context of each operation; `page` answers a browser that brings no query; `at_once` gives
-    the data of what need not be executed. Bodies and query
-    strings over `max_body` bytes are refused. An operation is cancelled when it has run for `time_limit` seconds, or
-    when its client disconnects. Status 500 is a fault of the server alone, in the log under the id that the answer has.
+    the data of what need not be executed. Bodies and query strings over `max_body` bytes are refused. An operation is
+    cancelled when it has run for `time_limit` seconds, or when its client disconnects. Status 500 is a fault of the
+    server alone, in the log under the id that the answer has.
     """
 
     def __init__(
@@ -202,40 +202,29 @@ class GraphQLEndpoint:
         """Run the operation for as long as it may take and its client waits."""
         # A task of its own for the operation, and waiting for both, would take three times as long as this.
         answering = cast("asyncio.Task[None]", asyncio.current_task())
-        watching: asyncio.Task[None] | None = None
-        timer: asyncio.TimerHandle
-        expired = False
-        loop = asyncio.get_running_loop()
+        before = answering.cancelling()
+        stopped: list[Payload | None] = []
+        """Why this stopped the operation: what its client is told, or that there is none."""
 
-        def expire() -> None:
-            nonlocal expired
-            expired = True
+        def stop(reason: Payload | None) -> None:
+            stopped.append(reason)
             answering.cancel()
 
-        def watch() -> None:
-            nonlocal watching, timer
-            watching = asyncio.ensure_future(_cancel_on_disconnect(answering, receive))
-            timer = loop.call_later(self._time_limit - UNWATCHED_SECONDS, expire)
-
-        # one timer, since most operations have ended before it
-        timer = loop.call_later(min(UNWATCHED_SECONDS, self._time_limit), watch)
+        watching = _Watching(self._time_limit, receive, stop)
         try:
             return await self._run(operation, method)
         except asyncio.CancelledError as error:
-            if expired:
-                answering.uncancel()
-                message = f"The operation was stopped after {self._time_limit:g} seconds; ask for less at a time."
-                return _error(message, LimitExceeded.code), None
-            if watching and watching.done():
-                answering.uncancel()
-                raise _Disconnected from error
-            if answering.cancelling():
+            if answering.cancelling() > before + len(stopped):
                 raise
-            raise RuntimeError("Something within the operation cancelled it") from error
+            if not stopped:
+                raise RuntimeError("Something within the operation cancelled it") from error
+            if stopped[0] is None:
+                raise _Disconnected from error
+            return stopped[0], None
         finally:
-            timer.cancel()
-            if watching:
-                watching.cancel()
+            watching.end()
+            for _ in stopped:
+                answering.uncancel()
 
     async def _run(self, operation: _Operation, method: str) -> tuple[Payload, Any]:
         """Give the answer, and the context if it is that of a query that was executed."""
@@ -411,7 +400,32 @@ def _negotiate(accept: bytes, *, page: bool) -> str | None:
     return best if rank(best)[0] else None
 
 
-async def _cancel_on_disconnect(answering: asyncio.Task[None], receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    answering.cancel()
+class _Watching:
+    """Stops an operation when its client goes or its time is up; with one timer, since most end before it."""
+
+    def __init__(self, time_limit: float, receive: Receive, stop: Callable[[Payload | None], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._time_limit = time_limit
+        self._receive = receive
+        self._stop = stop
+        self._listening: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(min(UNWATCHED_SECONDS, time_limit), self._begin)
+
+    def _begin(self) -> None:
+        self._listening = self._loop.create_task(self._listen())
+        self._timer = self._loop.call_later(self._time_limit - UNWATCHED_SECONDS, self._expire)
+
+    async def _listen(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._stop(None)
+
+    def _expire(self) -> None:
+        message = f"The operation was stopped after {self._time_limit:g} seconds; ask for less at a time."
+        self._stop(_error(message, LimitExceeded.code))
+
+    def end(self) -> None:
+        """Watch no longer."""
+        self._timer.cancel()
+        if self._listening:
+            self._listening.cancel()

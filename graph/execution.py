@@ -439,7 +439,7 @@ def _below(field: Field, content: Content) -> Iterator[tuple[Plan, Objects]]:
 def _content(kind: Kind, values: Sequence[Any], branch: Branch | None) -> Content:
     """Hold values to their type."""
     if type(values) is Records:
-        return Links({_named(kind.types, values.of): Objects(values, branch)}, None)
+        return Links({_named(kind.types, values.of): Objects(values, branch)} if values else {}, None)
     kinds = set(map(type, values))
     if NoneType in kinds:
         if not kind.nullable:

@@ -142,7 +142,7 @@ class Stock(Node):
     @staticmethod
     async def _held(stocks: Objects, operation: Operation, types: Sequence[GroupType] | None) -> "list[Held]":
         keys = [(symbol,) for symbol in stocks.values("symbol")]
-        environment, day = stocks.values("environment_name")[0], stocks.values("day")[0]
+        environment, day = stocks.first("environment_name"), stocks.first("day")
         answers = await operation.each_of(
             Question("stock_memberships", day, (environment, _written(types)), _held_by), keys
         )
@@ -256,7 +256,7 @@ class Group(Node):
     """What it is, in words."""
     environment: Environment
     """The environment whose rows it is of."""
-    row: strawberry.Private[Row]
+    moments: strawberry.Private[tuple[datetime | None, datetime | None, datetime | None]]
 
     @classmethod
     def of(cls, row: Row, day: date | None) -> "Group":
@@ -269,7 +269,7 @@ class Group(Node):
             type=_TYPES[row["type"]],
             description=row["description"],
             environment=_ENVIRONMENTS[row["environment"]],
-            row=row,
+            moments=(row["created_at"], row["updated_at"], row["last_update"]),
         )
 
     @strawberry.field
@@ -294,17 +294,17 @@ class Group(Node):
     @strawberry.field
     def created_at(self, info: Info) -> datetime | None:
         """When the group was made, in UTC."""
-        return info.context.utc(self.row["created_at"])
+        return info.context.utc(self.moments[0])
 
     @strawberry.field
     def updated_at(self, info: Info) -> datetime | None:
         """When the group's own row last changed, in UTC."""
-        return info.context.utc(self.row["updated_at"])
+        return info.context.utc(self.moments[1])
 
     @strawberry.field
     def last_update(self, info: Info) -> datetime | None:
         """When its members were last loaded, in UTC."""
-        return info.context.utc(self.row["last_update"])
+        return info.context.utc(self.moments[2])
 
     async def _count(self, info: Info) -> int:
         row = await info.context.one("member_counts", self.key, as_of=self.day)
@@ -400,7 +400,7 @@ class Group(Node):
                 itself, or the latest.
 
         """
-        (held,) = await holdings_of(info.context, [self.row["id"]], self.day)
+        (held,) = await holdings_of(info.context, [cast("int", self.key)], self.day)
         return await measure_holdings(info.context, held, windows, weighting, as_of or self.day)
 
     @strawberry.field
@@ -539,7 +539,7 @@ class Membership:
     @batched(stock)
     @staticmethod
     async def _stocks(memberships: Objects, _: Operation) -> Records:
-        group = memberships.values("group")[0]
+        group = memberships.first("group")
         return stocks_of(memberships.values("symbol"), group.environment_name, group.day)
 
     @strawberry.field
@@ -562,7 +562,7 @@ class Membership:
 
     @staticmethod
     async def _details(memberships: Objects, operation: Operation, name: str) -> list[Any]:
-        if memberships.values("group")[0].day:
+        if memberships.first("group").day:
             # the history does not keep them
             return [None] * len(memberships)
         answers = await Membership._rows_of(memberships, operation, "membership_details")

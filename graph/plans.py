@@ -144,7 +144,8 @@ class Plans:
             return None
         if plain is None:
             signatures = {name: source.signature for name, source in found.sources.items()}
-            kinds = [_EXACT.get(getattr(of.type, "of_type", of.type)) for of in signatures.values()]
+            types = [of.type.of_type if isinstance(of.type, GraphQLNonNull) else of.type for of in signatures.values()]
+            kinds = [_EXACT.get(each) for each in types]
             self._plain = {name: (kind, of) for (name, of), kind in zip(signatures.items(), kinds, strict=True) if kind}
             if len(self._plain) < len(definitions):
                 self._plain = {}

@@ -4,20 +4,21 @@ import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import asyncpg
 import pytest
-from conftest import Live, asker
+from conftest import Live, asker, seconds_until
 
 from graph import batches
+from graph import database as database_module
 from graph.app import open_runtime
 from graph.batches import Batches, Question
 from graph.columns import Records
-from graph.context import Runtime
-from graph.database import Database, Reading
-from graph.errors import DatabaseUnavailable
+from graph.context import Operation, Runtime
+from graph.database import POOL_SIZE, Database, Reading
+from graph.errors import DatabaseUnavailable, InvalidArgument
 from graph.settings import Settings
 
 HOLDERS = "query ($symbol: String!) { stock(symbol: $symbol) { memberships(type: ETF) { weight group { name } } } }"
@@ -86,6 +87,39 @@ async def test_what_one_asks_wrongly_the_others_do_not_suffer_for(market_url: st
         )
         assert [error["extensions"]["code"] for error in wrong["errors"]] == ["INVALID_ARGUMENT"]
         assert right == also == alone
+        # all keys of an operation go alone then, and once
+        first, second = Operation(runtime), Operation(runtime)
+        async with first.attempt(snapshot=False), second.attempt(snapshot=False):
+            *found, error = await asyncio.gather(
+                first.many("stocks", "AAPL", "DEFAULT"),
+                first.many("stocks", "MSFT", "DEFAULT"),
+                second.many("stocks", "A\0", "DEFAULT"),
+                return_exceptions=True,
+            )
+            assert [[row["symbol"] for row in rows] for rows in found] == [["AAPL"], ["MSFT"]]  # type: ignore[union-attr]
+            assert isinstance(error, InvalidArgument)
+        assert (first.statements, second.statements) == (["stocks"] * 2, ["stocks"] * 2)
+
+
+async def test_an_outage_costs_no_more_statements_than_there_are_questions(
+    market_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nothing_kept(market_url) as runtime:
+        sent: list[str] = []
+
+        async def fail(statement: str, *_: Any, **__: Any) -> Reading:
+            sent.append(statement)
+            raise DatabaseUnavailable("gone")
+
+        monkeypatch.setattr(runtime.database, "fetch", fail)
+        operations = [Operation(runtime) for _ in range(4)]
+        async with AsyncExitStack() as attempts:
+            for operation in operations:
+                await attempts.enter_async_context(operation.attempt(snapshot=False))
+            asked = [operation.many("stocks", "AAPL", "DEFAULT") for operation in operations]
+            found = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(each) for each in found] == [DatabaseUnavailable] * 4
+        assert [statement for statement in sent if statement != "tracking"] == ["stocks"]
 
 
 async def test_who_asks_after_a_statement_was_sent_gets_another() -> None:
@@ -93,17 +127,17 @@ async def test_who_asks_after_a_statement_was_sent_gets_another() -> None:
     question, shared = Question("stocks"), Batches(wire.read)
     first = shared.join(question, [("AAPL",)])
     assert shared.join(question, [("MSFT",), ("AAPL",)]) is first
-    waiting = asyncio.create_task(first.wait())
+    first.enter("somebody")
     await wire.statements(1)
     second = shared.join(question, [("AAPL",)])
     assert second is not first
-    waiting_too = asyncio.create_task(second.wait())
+    second.enter("somebody")
     await wire.statements(2)
     wire.answers[1].set_result(rows("later"))
     wire.answers[0].set_result(rows("earlier", "other"))
-    await asyncio.gather(waiting, waiting_too)
+    found = await asyncio.gather(first.answers, second.answers)
     assert wire.sent == [("stocks", ["AAPL", "MSFT"]), ("stocks", ["AAPL"])]
-    values = [{key: answer[0]["value"] for key, (answer, _) in each.answers.items()} for each in (first, second)]
+    values = [{key: answer[0]["value"] for key, (answer, _) in each.items()} for each in found]
     assert values == [{("AAPL",): "earlier", ("MSFT",): "other"}, {("AAPL",): "later"}]
 
 
@@ -117,7 +151,8 @@ async def test_questions_of_other_arguments_or_too_many_keys_go_apart(monkeypatc
         shared.join(Question("stock_memberships", same=("DEFAULT",)), [("C",), ("D",)]),
         shared.join(Question("stock_memberships", same=("DEFAULT",)), [("E",)]),
     ]
-    waiting = [asyncio.create_task(batch.wait()) for batch in asked]
+    for batch in asked:
+        batch.enter("somebody")
     await wire.statements(3)
     assert sorted(wire.sent) == [
         ("stock_memberships", ["A"], "TEST"),
@@ -126,42 +161,35 @@ async def test_questions_of_other_arguments_or_too_many_keys_go_apart(monkeypatc
     ]
     for answer in wire.answers:
         answer.set_exception(DatabaseUnavailable("gone"))
-    assert [type(each) for each in await asyncio.gather(*waiting, return_exceptions=True)] == [DatabaseUnavailable] * 4
+    found = await asyncio.gather(*(batch.answers for batch in asked), return_exceptions=True)
+    assert [type(each) for each in found] == [DatabaseUnavailable] * 4
 
 
-async def test_a_batch_goes_on_while_anybody_waits_and_no_longer() -> None:
+async def test_a_statement_goes_on_while_anybody_has_use_for_it_and_no_longer() -> None:
     wire = Wire()
     question, shared = Question("stocks"), Batches(wire.read)
     batch = shared.join(question, [("AAPL",)])
-    leaves, stays = asyncio.create_task(batch.wait()), asyncio.create_task(batch.wait())
+    assert [batch.enter(asker) for asker in ("one", "other", "one")] == [True, True, False]
     await wire.statements(1)
-    leaves.cancel()
-    await asyncio.wait([leaves])
-    assert not batch.abandoned
-    stays.cancel()
-    await asyncio.wait([stays])
-    assert batch.abandoned
-    assert batch.sending
-    await asyncio.wait([batch.sending])
+    batch.leave("one")
+    await asyncio.sleep(0)
+    assert not wire.answers[0].cancelled()
+    batch.leave("other")
+    await asyncio.wait([batch.answers])
     assert wire.answers[0].cancelled()
-    # nobody waits for what was given up
-    await batch.wait()
-
-
-async def test_who_joins_when_all_others_went_is_answered() -> None:
-    wire = Wire()
-    question, shared = Question("stocks"), Batches(wire.read)
-    batch = shared.join(question, [("AAPL",)])
-    goes = batch.wait()
-    goes.send(None)
-    goes.close()
-    assert batch.abandoned
-    again = shared.join(question, [("MSFT",)])
-    waiting = asyncio.create_task(again.wait())
-    await wire.statements(1)
-    wire.answers[0].set_result(rows("there"))
-    await waiting
-    assert (wire.sent, again.answers) == ([("stocks", ["MSFT"])], {("MSFT",): (rows("there"), None)})
+    # what nobody has use for is not sent; who joins then is answered
+    nobodys = shared.join(question, [("MSFT",)])
+    nobodys.enter("one")
+    nobodys.leave("one")
+    await asyncio.wait([nobodys.answers])
+    joined = shared.join(question, [("NVDA",)])
+    joined.enter("one")
+    joined.leave("one")
+    joined.enter("other")
+    await wire.statements(2)
+    wire.answers[1].set_result(rows("there"))
+    assert await joined.answers == {("NVDA",): (rows("there"), None)}
+    assert nobodys.answers.cancelled()
 
 
 async def test_a_client_that_goes_takes_no_statement_from_others(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,6 +213,45 @@ async def test_a_client_that_goes_takes_no_statement_from_others(live: Live, mon
     assert await stays == right
 
 
+@pytest.mark.parametrize("snapshot", [True, False])
+async def test_who_is_cancelled_takes_nothing_from_others_of_the_operation(live: Live, *, snapshot: bool) -> None:
+    operation = Operation(live.runtime)
+    await live.writer.execute("BEGIN; LOCK TABLE group_memberships")
+    async with operation.attempt(snapshot=snapshot):
+        counts = asyncio.create_task(operation.many("member_counts", 1))
+        await seconds_until(lambda: _waits_for_a_lock(live))
+        counts.cancel()
+        await asyncio.wait([counts])
+        await live.writer.execute("ROLLBACK")
+        assert [row["symbol"] for row in await operation.many("stocks", "AAPL", "DEFAULT")] == ["AAPL"]
+        # it was read all the same
+        assert [row["total"] for row in await operation.many("member_counts", 1)] == [5]
+    assert operation.statements == ["member_counts", "stocks"]
+
+
+async def _waits_for_a_lock(live: Live) -> bool:
+    found: bool = await live.writer.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+    return found
+
+
+async def test_a_statement_ends_with_the_only_operation_that_asked(live: Live) -> None:
+    operation = Operation(live.runtime)
+    await live.writer.execute("BEGIN; LOCK TABLE group_memberships")
+    async with operation.attempt(snapshot=False):
+        asked = asyncio.create_task(operation.many("member_counts", 1))
+        await seconds_until(lambda: _waits_for_a_lock(live))
+    await asyncio.wait([asked])
+    assert asked.cancelled()
+    await seconds_until(lambda: _no_longer_waits(live))
+    await live.writer.execute("ROLLBACK")
+    with pytest.raises(asyncio.CancelledError):
+        await operation.many("member_counts", 1)
+
+
+async def _no_longer_waits(live: Live) -> bool:
+    return not await _waits_for_a_lock(live)
+
+
 async def test_connections_stay_at_hand_unless_they_were_ended(live: Live) -> None:
     database = live.runtime.database
 
@@ -202,6 +269,19 @@ async def test_connections_stay_at_hand_unless_they_were_ended(live: Live) -> No
     assert await process() != first
 
 
+async def test_connections_that_are_not_used_go_back_to_the_pool(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "AT_HAND_SECONDS", 0.05)
+    database = live.runtime.database
+    await asyncio.gather(*(database.fetch("tracking", stamped=False) for _ in range(8)))
+    await seconds_until(lambda: _holds(not database._at_hand))  # noqa: SLF001
+    assert database._pool  # noqa: SLF001
+    assert database._pool.get_idle_size() == database._pool.get_size() == POOL_SIZE - 2  # noqa: SLF001
+
+
+async def _holds(what: object) -> bool:
+    return bool(what)
+
+
 async def test_all_connections_of_the_pool_are_used_and_none_is_lost(live: Live) -> None:
     names = ["AAPL", "MSFT", "NVDA"]
     database = live.runtime.database
@@ -215,8 +295,13 @@ async def test_all_connections_of_the_pool_are_used_and_none_is_lost(live: Live)
             await database.fetch("stocks", [1], ["DEFAULT"], stamped=True)
 
     for _ in range(5):
-        answers = await asyncio.gather(*(read(names[place % 3]) for place in range(40)), *(fail() for _ in range(15)))
+        async with asyncio.timeout(30):
+            answers = await asyncio.gather(
+                *(read(names[place % 3]) for place in range(40)), *(fail() for _ in range(15))
+            )
         assert answers[:40] == [[names[place % 3]] for place in range(40)]
+    assert database._pool  # noqa: SLF001
+    assert database._pool.get_size() == POOL_SIZE  # noqa: SLF001
 
 
 class Made:
@@ -248,14 +333,15 @@ def test_records_are_made_of_their_columns_only_when_asked_for() -> None:
 
 
 async def test_what_was_asked_goes_with_the_operation_and_needs_no_collector(live: Live) -> None:
-    groups: list[weakref.ref[Any]] = []
-    batch = live.runtime.batches.join(Question("groups_named"), [("BIG", "DEFAULT")])
+    operation = Operation(live.runtime)
     gc.disable()
     try:
-        await batch.wait()
-        groups.append(weakref.ref(batch))
-        del batch
+        async with operation.attempt(snapshot=False):
+            await operation.many("groups_named", "BIG", "DEFAULT")
+            ((asked,),) = (each.values() for each in operation._attempt._asked.values())  # noqa: SLF001
+            batch = weakref.ref(asked)
+            del asked
         await asyncio.sleep(0)
-        assert groups[0]() is None
+        assert batch() is None
     finally:
         gc.enable()

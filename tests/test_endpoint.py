@@ -42,6 +42,8 @@ class Wait:
 
     started: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    lingers: bool = False
+    """Whether it has to be told twice."""
 
 
 waits: dict[str, Wait] = {}
@@ -83,6 +85,8 @@ class Query:
             return await asyncio.Future()
         finally:
             waits[name].ended.set()
+            if waits[name].lingers:
+                await asyncio.Future()
 
     @strawberry.field
     async def broken(self) -> str | None:
@@ -733,6 +737,17 @@ async def test_an_operation_ends_with_the_server():
     await ended("server")
     with pytest.raises(asyncio.CancelledError):
         await answering
+
+
+async def test_an_operation_whose_time_is_up_ends_with_the_server_too():
+    waits["both"] = Wait(lingers=True)
+    body = b'{"query":"{wait(name:\\"both\\")}"}'
+    answering = asyncio.create_task(call(make_endpoint(time_limit=0.05), body, content_type=PLAIN.encode()))
+    await ended("both")
+    answering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await answering
+    assert answering.cancelling() == 1
 
 
 values = st.recursive(

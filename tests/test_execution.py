@@ -449,6 +449,15 @@ async def test_a_key_is_sent_once_whether_it_is_answered_under_way_or_an_error(
 async def test_a_list_of_empty_lists_stays_a_column(databases: Databases, priced_template: str) -> None:
     async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
         await runtime.freshness.confirmed()
+        for query, nothing in (
+            ('{ group(name: "BIG") { members(first: 0) { nodes { rank stock { name sector { name } } } } } }', "group"),
+            ('{ universe(key: "BIG - BIG") { stocks { nodes { symbol name sector { name } } } } }', "universe"),
+        ):
+            for _ in range(2):
+                data, errors, _ = await answer(runtime, query)
+                assert errors == set()
+                assert rows(data[nothing]) == 0
+            assert SCHEMA.at_once(query, None, None, Operation(runtime)) == data
         query = '{ stocks(symbols: ["AAPL", "MSFT"]) { symbol groups(type: SEGMENT) { name memberCount } } }'
         data, errors, objects = await answer(runtime, query)
         assert data == {"stocks": [{"symbol": "AAPL", "groups": []}, {"symbol": "MSFT", "groups": []}]}

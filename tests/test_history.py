@@ -434,7 +434,7 @@ async def test_a_group_is_asked_as_a_day_ended_with_all_that_is_reached_from_it(
             }
         }
     }  # fmt: skip
-    # one statement for each relation, at any width
+    # one statement for each relation and choice of types, at any width
     assert sorted(answer.statements) == sorted([
         "past_days", "groups_named", "group_details", "member_counts", "total_weights", "group_symbols", "members_by_weight",
         "member_ranks", "stock_details", "stock_memberships", "stock_memberships", "exposures", "member_counts",

@@ -273,9 +273,10 @@ async def test_connections_that_are_not_used_go_back_to_the_pool(live: Live, mon
     monkeypatch.setattr(database_module, "AT_HAND_SECONDS", 0.05)
     database = live.runtime.database
     await asyncio.gather(*(database.fetch("tracking", stamped=False) for _ in range(8)))
-    await seconds_until(lambda: _holds(not database._at_hand))  # noqa: SLF001
-    assert database._pool  # noqa: SLF001
-    assert database._pool.get_idle_size() == database._pool.get_size() == POOL_SIZE - 2  # noqa: SLF001
+    pool = database._pool  # noqa: SLF001
+    assert pool
+    await seconds_until(lambda: _holds(pool.get_idle_size() == pool.get_size() == 8))
+    assert database._at_hand == []  # noqa: SLF001
 
 
 async def _holds(what: object) -> bool:

@@ -10,7 +10,10 @@ import asyncpg
 from graph.database import Generation, Reading
 
 MAX_KEYS = 500
-"""So many keys go together, so that who asks for few need not wait long for who asks for many; one may bring more."""
+"""So many keys go together, so that who asks for few need not wait long for who asks for many.
+
+One who asks may bring more; then those join him who ask for some of them.
+"""
 
 Key: TypeAlias = tuple[Any, ...]
 Row: TypeAlias = asyncpg.Record
@@ -49,6 +52,8 @@ class Batch:
         self.shared = False
         """Whether others asked than who was first."""
         self.answers: asyncio.Future[dict[Key, Answer]] = asyncio.get_running_loop().create_future()
+        self.answers.add_done_callback(self._wake)
+        self._waiting: list[asyncio.Future[None]] = []
         self.sending: asyncio.Task[dict[Key, Answer]] | None = None
 
     def enter(self, asker: object) -> bool:
@@ -58,6 +63,20 @@ class Batch:
         self.shared |= bool(self.askers)
         self.askers.add(asker)
         return True
+
+    async def wait(self) -> None:
+        """Wait for the answers, or what went wrong; who waits may be cancelled, and others still wait."""
+        # as `shield` does, in a third of the time
+        if not self.answers.done():
+            waiting = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiting)
+            await waiting
+        self.answers.result()
+
+    def _wake(self, _: "asyncio.Future[dict[Key, Answer]]") -> None:
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
 
     def leave(self, asker: object) -> None:
         """Let go of who has no more use for it: for nobody nothing is read."""
@@ -90,10 +109,11 @@ class Batches:
 
     def join(self, question: Question, keys: Collection[Key]) -> Batch:
         """Have keys go with the next batch."""
+        asked = dict.fromkeys(keys)
         batch = self._next.get(question)
-        if batch is None or len(batch.keys) + len(keys) > MAX_KEYS:
+        if batch is None or (len(batch.keys) + len(asked) > MAX_KEYS and not asked.keys() <= batch.keys.keys()):
             batch = self._next[question] = self.alone(question, ())
-        batch.keys |= dict.fromkeys(keys)
+        batch.keys |= asked
         return batch
 
     def alone(self, question: Question, keys: Collection[Key]) -> Batch:

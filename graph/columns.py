@@ -38,7 +38,7 @@ class Source(NamedTuple):
     """How many it counts for in the budget of an operation."""
     each: tuple[int, ...] = ()
     """The same for each of the objects that it is a column of; empty where only the sum is known."""
-    seen: Mapping[Family, frozenset[Generation | None]] = {}
+    seen: frozenset[tuple[Family, Generation | None]] = frozenset()
     """The generations that it was read in."""
     day: date | None = None
     """The day in UTC that it rests on, if it does."""
@@ -47,12 +47,10 @@ class Source(NamedTuple):
     stale: bool = False
     """Whether it was remembered through an outage."""
 
-    def is_of(self, generation: int | None) -> bool:
+    def is_of(self, generation: int) -> bool:
         """Whether it rests on nothing but the groups as they are in a generation, or on nothing at all."""
-        return (
-            generation is not None
-            and not (self.day or self.momentary or self.stale or self.seen.get("prices"))
-            and {each and each.groups for each in self.seen.get("groups", ())} <= {generation}
+        return not (self.day or self.momentary or self.stale) and all(
+            family == "groups" and moment is not None and moment.groups == generation for family, moment in self.seen
         )
 
 
@@ -85,6 +83,17 @@ class Column(NamedTuple):
 
     content: Content
     source: Source
+
+
+class Distinct(list[Any]):
+    """Objects of one class, each once."""
+
+    __slots__ = ()
+
+    @property
+    def of(self) -> type:
+        """Their class."""
+        return type(self[0])
 
 
 class Records(Sequence[Any]):

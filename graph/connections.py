@@ -51,15 +51,24 @@ class Connection(Generic[Item]):
 
     nodes: list[Item]
     """The page's items."""
-    page_info: PageInfo
-    """Where the page lies in the list."""
-    cursors: strawberry.Private[Callable[[], list[str]]]
+    is_first: strawberry.Private[bool]  # it was asked for after nothing
+    goes_on: strawberry.Private[bool]
+    cursors: strawberry.Private[Callable[[Sequence[int]], list[str]]]  # of the items at some places
     count: strawberry.Private[Callable[[Info], Awaitable[int]]]
+
+    @strawberry.field
+    def page_info(self) -> PageInfo:
+        """Where the page lies in the list."""
+        start, end = self.cursors((0, len(self.nodes) - 1)) if self.nodes else (None, None)
+        return PageInfo(
+            has_next_page=self.goes_on, has_previous_page=not self.is_first, start_cursor=start, end_cursor=end
+        )
 
     @strawberry.field
     def edges(self) -> list[Edge[Item]]:
         """The page's items, each with its cursor."""
-        return [Edge(cursor=cursor, node=node) for cursor, node in zip(self.cursors(), self.nodes, strict=True)]
+        cursors = self.cursors(range(len(self.nodes)))
+        return [Edge(cursor=cursor, node=node) for cursor, node in zip(cursors, self.nodes, strict=True)]
 
     @strawberry.field
     async def total_count(self, info: Info) -> int:
@@ -73,8 +82,8 @@ class Page:
 
     limit: int
     after: Position | None
-    mark: str
-    """Of the list: a cursor is good for the list it came from, with the same filters and order."""
+    of: tuple[object, ...]
+    """The list: a cursor is good for the list it came from, with the same filters and order."""
 
     @property
     def rows(self) -> int:
@@ -86,34 +95,33 @@ class Page:
     ) -> "Connection[Item]":
         """Make the answer of what was read for this page, and of the values that it is ordered by, column by column."""
         goes_on = len(items) > self.limit
-        nodes = items[: self.limit] if goes_on else items
 
-        def cursor(place: int) -> str:
-            return _write(self.mark, [values[place] for values in order])
+        def cursors(places: Sequence[int]) -> list[str]:
+            mark = _mark(self.of)
+            return [_write(mark, [values[place] for values in order]) for place in places]
 
         return Connection(
-            nodes=cast("list[Item]", nodes),
-            page_info=PageInfo(
-                has_next_page=goes_on,
-                has_previous_page=self.after is not None,
-                start_cursor=cursor(0) if nodes else None,
-                end_cursor=cursor(len(nodes) - 1) if nodes else None,
-            ),
-            cursors=lambda: list(map(cursor, range(len(nodes)))),
+            nodes=cast("list[Item]", items[: self.limit] if goes_on else items),
+            is_first=self.after is None,
+            goes_on=goes_on,
+            cursors=cursors,
             count=count,
         )
 
 
-def page(first: int | None, after: str | None, shape: Sequence[type | tuple[type, ...]], *mark: object) -> Page:
-    """Check the arguments of a page of the list that `mark` tells from every other.
+def page(first: int | None, after: str | None, shape: Sequence[type | tuple[type, ...]], *of: object) -> Page:
+    """Check the arguments of a page of the list that `of` tells from every other.
 
     `shape` gives the types of a position's values. Raises InvalidArgument or BadCursor.
     """
     if first is not None and not 0 <= first <= MAX_PAGE:
         raise InvalidArgument(f"first: {first} is not between 0 and {MAX_PAGE:,}; page with `after` for more.")
-    digest = hashlib.blake2b(repr(mark).encode("utf-8", "surrogatepass"), digest_size=9).digest()
-    written = base64.urlsafe_b64encode(digest).decode()
-    return Page(MAX_PAGE if first is None else first, None if after is None else _read(written, after, shape), written)
+    return Page(MAX_PAGE if first is None else first, None if after is None else _read(_mark(of), after, shape), of)
+
+
+def _mark(of: tuple[object, ...]) -> str:
+    digest = hashlib.blake2b(repr(of).encode("utf-8", "surrogatepass"), digest_size=9).digest()
+    return base64.urlsafe_b64encode(digest).decode()
 
 
 def _write(mark: str, position: Position) -> str:

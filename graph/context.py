@@ -5,7 +5,7 @@ import math
 import sys
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -17,13 +17,13 @@ import strawberry
 from graph.answers import Answers, Moment
 from graph.batches import Answer, Batch, Batches, Key, Question, Read, Row
 from graph.columns import Columns, Root, Source
-from graph.database import Connection, Database, Family, Generation, Reading, family_of
+from graph.database import FAMILIES, Connection, Database, Family, Generation, Reading
 from graph.errors import DatabaseUnavailable, LimitExceeded
 from graph.frame import Frame
 from graph.freshness import Freshness
 from graph.keys import GroupName
 from graph.memo import Memo, Remembered
-from graph.settings import Settings
+from graph.settings import Environment, Settings
 
 MAX_OBJECTS = 100_000
 """Rows and list items that one operation may resolve to."""
@@ -86,15 +86,17 @@ class Runtime:
 class _Attempt:
     """One run of an operation: what it asked, and the one snapshot it reads from if it has one."""
 
-    def __init__(self, operation: "Operation", *, snapshot: bool) -> None:
-        self._operation = operation
+    def __init__(self, runtime: Runtime, statements: list[str], *, snapshot: bool) -> None:
+        self._runtime = runtime
+        self._statements = statements
+        """The names of those that the operation took part in."""
         self._one_at_a_time = asyncio.Lock() if snapshot else None
         self._connection: Connection | None = None
         self._failed: Exception | None = None
         """What went wrong in the snapshot: its transaction answers nothing after that."""
         self._ended = False
         self._resources = AsyncExitStack() if snapshot else None
-        self._batches = Batches(self._read_in_snapshot) if snapshot else operation.runtime.batches
+        self._batches = Batches(self._read_in_snapshot) if snapshot else runtime.batches
         self._asked: dict[Question, dict[Key, Batch]] = {}
         """Which batch each key was or will be in."""
         self._entered: list[Batch] = []
@@ -109,7 +111,7 @@ class _Attempt:
 
     async def read(self, statement: str, *arguments: Any, **options: Any) -> Reading:
         """Send a statement in the snapshot."""
-        self._operation.statements.append(statement)
+        self._statements.append(statement)
         return await self._read_in_snapshot(statement, *arguments, **options)
 
     async def _read_in_snapshot(self, statement: str, *arguments: Any, **options: Any) -> Reading:
@@ -117,11 +119,10 @@ class _Attempt:
         async with self._one_at_a_time:
             if self._failed:
                 raise self._failed
-            runtime = self._operation.runtime
             try:
                 if self._connection is None:
-                    self._connection = await self._resources.enter_async_context(runtime.database.snapshot())
-                return await runtime.read(statement, *arguments, **options, connection=self._connection)
+                    self._connection = await self._resources.enter_async_context(self._runtime.database.snapshot())
+                return await self._runtime.read(statement, *arguments, **options, connection=self._connection)
             except Exception as error:
                 self._failed = error
                 raise
@@ -140,8 +141,7 @@ class _Attempt:
             self._note(question, new, self._batches.join(question, new))
         for batch in {asked[key] for key in keys} if len(new) < len(keys) else {asked[key] for key in keys[:1]}:
             try:
-                # who waits may go, and others still wait
-                await asyncio.shield(batch.answers)
+                await batch.wait()
             except DatabaseUnavailable:
                 raise
             except Exception:
@@ -158,16 +158,19 @@ class _Attempt:
             raise asyncio.CancelledError
         batch = self._batches.alone(question, keys)
         self._note(question, keys, batch)
-        answers = await asyncio.shield(batch.answers)
+        await batch.wait()
+        answers = batch.answers.result()
         return [answers[key] for key in keys]
 
     def _note(self, question: Question, keys: Sequence[Key], batch: Batch) -> None:
         self._asked[question] |= dict.fromkeys(keys, batch)
         if batch.enter(self):
             self._entered.append(batch)
-            self._operation.statements.append(question.statement)
+            self._statements.append(question.statement)
 
-    async def close(self) -> None:
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, *_: object) -> None:
         """End what nobody waits for any more, and give the connection back."""
         self._ended = True
         if loads := list(self.loads.values()):
@@ -179,7 +182,7 @@ class _Attempt:
         if self._resources:
             await self._batches.close()
             await self._resources.aclose()
-        # the operation and this hold each other, and rows would stay until the collector comes
+        # tasks hold this, and it them: rows would stay until the collector comes
         self._asked.clear()
         self._entered.clear()
         self.loads.clear()
@@ -188,57 +191,57 @@ class _Attempt:
 class Operation:
     """One operation; where what it read was not of one generation, it takes another attempt."""
 
+    # what most operations and their parts leave so
+    objects = 0
+    """How many have been charged."""
+    each: tuple[int, ...] = ()
+    """How many for each of the keys that were asked for last."""
+    day: date | None = None
+    """The day in UTC that the answer is told on, where it rests on that."""
+    momentary = False
+    """Whether the answer tells of what changes without a change of the database."""
+    stale = False
+    """Whether a remembered value was served, during an outage, without being known to hold still."""
+    _is_part = False
+    """Whether it counts towards what loading all columns takes."""
+
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        self.database = runtime.database
-        self.environment = runtime.settings.environment
         self.statements: list[str] = []
         """The names of the statements that it took part in, those of earlier attempts included."""
-        self._zone = ZoneInfo(runtime.settings.time_zone)
-        self._attempt = _Attempt(self, snapshot=False)
-        self._tried = False
-        self.begin()
-
-    def begin(self, *, as_part: bool = False) -> None:
-        """Count from nothing; as a part, towards what loading all columns takes."""
-        self._is_part = as_part
-        self._epoch = self.runtime.freshness.epoch
-        self.objects = 0
-        """How many have been charged."""
-        self.each: tuple[int, ...] = ()
-        """How many for each of the keys that were asked for last."""
-        self.seen: dict[Family, set[Generation | None]] = {"groups": set(), "prices": set()}
+        self.seen: set[tuple[Family, Generation | None]] = set()
         """The generations of what was read."""
-        self.day: date | None = None
-        """The day in UTC that the answer is told on, where it rests on that."""
-        self.momentary = False
-        """Whether the answer tells of what changes without a change of the database."""
-        self.stale = False
-        """Whether a remembered value was served, during an outage, without being known to hold still."""
+        self._epoch = runtime.freshness.epoch
+        self._attempt = _Attempt(runtime, self.statements, snapshot=False)
+        self._tried = False
 
     def part(self) -> "Operation":
         """Give what one column is loaded with: all is shared but what is read and counted."""
-        # as `copy` does, which takes its time
         part = Operation.__new__(Operation)
-        part.__dict__.update(self.__dict__)
-        part.begin(as_part=True)
+        vars(part).update(
+            runtime=self.runtime, statements=self.statements, seen=set(), _attempt=self._attempt, _is_part=True
+        )
         return part
+
+    @property
+    def environment(self) -> Environment:
+        """The environment whose groups are meant where none is named."""
+        return self.runtime.settings.environment
 
     @property
     def source(self) -> Source:
         """What was read and counted."""
-        seen = {family: frozenset(seen) for family, seen in self.seen.items() if seen}
         each = self.each if sum(self.each) == self.objects else ()
-        return Source(self.objects, each, seen, self.day, self.momentary, self.stale)
+        return Source(self.objects, each, frozenset(self.seen), self.day, self.momentary, self.stale)
 
     def absorb(self, source: Source, objects: int | None = None) -> None:
         """Count what a column rests on, or other objects than it counts for itself."""
         self.objects += source.objects if objects is None else objects
         if self.objects > MAX_OBJECTS:
             raise _too_many()
-        for family, seen in source.seen.items():
-            self.seen[family] |= seen
-        self.day = min(self.day or source.day, source.day) if source.day else self.day
+        self.seen |= source.seen
+        if source.day:
+            self.day = min(self.day or source.day, source.day)
         self.momentary |= source.momentary
         self.stale |= source.stale
 
@@ -249,18 +252,15 @@ class Operation:
             return None
         return self.runtime.columns.root()
 
-    @asynccontextmanager
-    async def attempt(self, *, snapshot: bool) -> AsyncIterator[None]:
+    def attempt(self, *, snapshot: bool) -> AbstractAsyncContextManager[None]:
         """Forget what an earlier attempt read; in a snapshot, all statements read the same state of the database."""
         if self._tried or snapshot:
-            self._attempt = _Attempt(self, snapshot=snapshot)
-            self.begin()
+            self._attempt = _Attempt(self.runtime, self.statements, snapshot=snapshot)
+            self._epoch = self.runtime.freshness.epoch
+            self.seen = set()
+            self.objects, self.each, self.day, self.momentary, self.stale = 0, (), None, False, False
         self._tried = True
-        attempt = self._attempt
-        try:
-            yield
-        finally:
-            await attempt.close()
+        return self._attempt
 
     @property
     def agrees(self) -> bool:
@@ -269,16 +269,15 @@ class Operation:
             return True
         if self._epoch != self.runtime.freshness.epoch:
             return False
-        groups, prices = self.seen["groups"], self.seen["prices"]
-        moments = groups | prices
+        moments = {moment for _, moment in self.seen}
         if None in moments:
             return False
         if len(moments) <= 1:
             return True
         # one state of each family, and both at a moment that one of the readings is of
-        states = {moment and moment.groups for moment in groups}, {moment and moment.prices for moment in prices}
-        return all(len(each) <= 1 for each in states) and any(
-            moment and {moment.groups} >= states[0] and {moment.prices} >= states[1] for moment in moments
+        states = {(family, moment.of(family)) for family, moment in self.seen if moment}
+        return len(states) == len(dict(states)) and any(
+            moment and all(moment.of(family) == state for family, state in states) for moment in moments
         )
 
     @property
@@ -288,11 +287,10 @@ class Operation:
         if self.momentary or self.stale or not self.agrees:
             return None
         changes: dict[Family, int] = {}
-        for family, seen in self.seen.items():
-            for each in seen:
-                if each is None:
-                    return None
-                changes[family] = each.of(family)
+        for family, moment in self.seen:
+            if moment is None:
+                return None
+            changes[family] = moment.of(family)
         return Moment(changes, self.day, self._epoch)
 
     def charge(self, objects: int) -> None:
@@ -313,7 +311,7 @@ class Operation:
 
     def utc(self, timestamp: datetime | None) -> datetime | None:
         """Read a timestamp of the tables, which carries no zone, in the zone that the settings name."""
-        return timestamp and timestamp.replace(tzinfo=self._zone).astimezone(UTC)
+        return timestamp and timestamp.replace(tzinfo=ZoneInfo(self.runtime.settings.time_zone)).astimezone(UTC)
 
     async def fetch(self, statement: str, *arguments: Any) -> list[Row]:
         """Give the rows of a statement that answers one question and not many keys."""
@@ -338,7 +336,8 @@ class Operation:
     async def each_of(self, question: Question, keys: list[Key]) -> list[Any]:
         """Give what a question gives for each of some keys, in their order, charging nothing."""
         answers = await self._attempt.ask(question, keys)
-        self.seen[family_of(question.statement)].update({generation for _, generation in answers})
+        family = FAMILIES[question.statement]
+        self.seen.update([(family, generation) for _, generation in answers])
         return [rows for rows, _ in answers]
 
     async def one(self, statement: str, *key: Any, as_of: date | None = None) -> Row | None:
@@ -352,7 +351,7 @@ class Operation:
         if self._attempt.in_snapshot:
             yield self._attempt.read
         else:
-            async with self.database.snapshot() as connection:
+            async with self.runtime.database.snapshot() as connection:
 
                 async def read(statement: str, *arguments: Any, **options: Any) -> Reading:
                     self.statements.append(statement)
@@ -396,7 +395,7 @@ class Operation:
         if remembered.stale:
             self.stale = True
         else:
-            self.seen[memo.family].add(remembered.generation)
+            self.seen.add((memo.family, remembered.generation))
         return remembered.value
 
 

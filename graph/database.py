@@ -63,9 +63,10 @@ Family = Literal["groups", "prices"]
 """Tables whose changes are counted together: those of groups and their stocks, and that of prices."""
 
 
-def family_of(statement: str) -> Family:
-    """Say which tables a statement reads; none reads both."""
-    return "prices" if "FROM ohlcv_daily" in STATEMENTS[statement] else "groups"
+FAMILIES: Mapping[str, Family] = {
+    name: "prices" if "FROM ohlcv_daily" in sql else "groups" for name, sql in STATEMENTS.items()
+}
+"""Which tables each statement reads; none reads both."""
 
 
 class Generation(NamedTuple):

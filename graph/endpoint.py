@@ -63,6 +63,10 @@ class _Disconnected(Exception):
     """The client has gone, and there is nobody to answer."""
 
 
+class _Expired(Exception):
+    """An operation whose time is up."""
+
+
 class _Operation(NamedTuple):
     query: str
     name: str | None
@@ -174,20 +178,20 @@ class GraphQLEndpoint:
         return query_string
 
     async def _body(self, receive: Receive) -> bytes:
+        def late() -> Exception:
+            return _Refused(408, f"The body took longer than {self._time_limit:g} seconds to arrive.")
+
         body = bytearray()
         more = True
-        try:
-            async with asyncio.timeout(self._time_limit):
-                while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise _Disconnected
-                    body += message.get("body", b"")
-                    if len(body) > self._max_body:
-                        raise _Refused(413, f"The body is longer than {self._max_body} bytes.", LimitExceeded.code)
-                    more = message.get("more_body", False)
-        except TimeoutError as error:
-            raise _Refused(408, f"The body took longer than {self._time_limit:g} seconds to arrive.") from error
+        with _Watch(self._time_limit, late):
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _Disconnected
+                body += message.get("body", b"")
+                if len(body) > self._max_body:
+                    raise _Refused(413, f"The body is longer than {self._max_body} bytes.", LimitExceeded.code)
+                more = message.get("more_body", False)
         return bytes(body)
 
     def _from_memory(self, operation: _Operation) -> tuple[Payload, Any] | None:
@@ -200,31 +204,12 @@ class GraphQLEndpoint:
 
     async def _execute(self, operation: _Operation, method: str, receive: Receive) -> tuple[Payload, Any]:
         """Run the operation for as long as it may take and its client waits."""
-        # A task of its own for the operation, and waiting for both, would take three times as long as this.
-        answering = cast("asyncio.Task[None]", asyncio.current_task())
-        before = answering.cancelling()
-        stopped: list[Payload | None] = []
-        """Why this stopped the operation: what its client is told, or that there is none."""
-
-        def stop(reason: Payload | None) -> None:
-            stopped.append(reason)
-            answering.cancel()
-
-        watching = _Watching(self._time_limit, receive, stop)
         try:
-            return await self._run(operation, method)
-        except asyncio.CancelledError as error:
-            if answering.cancelling() > before + len(stopped):
-                raise
-            if not stopped:
-                raise RuntimeError("Something within the operation cancelled it") from error
-            if stopped[0] is None:
-                raise _Disconnected from error
-            return stopped[0], None
-        finally:
-            watching.end()
-            for _ in stopped:
-                answering.uncancel()
+            with _Watch(self._time_limit, _Expired, receive):
+                return await self._run(operation, method)
+        except _Expired:
+            message = f"The operation was stopped after {self._time_limit:g} seconds; ask for less at a time."
+            return _error(message, LimitExceeded.code), None
 
     async def _run(self, operation: _Operation, method: str) -> tuple[Payload, Any]:
         """Give the answer, and the context if it is that of a query that was executed."""
@@ -400,32 +385,47 @@ def _negotiate(accept: bytes, *, page: bool) -> str | None:
     return best if rank(best)[0] else None
 
 
-class _Watching:
-    """Stops an operation when its client goes or its time is up; with one timer, since most end before it."""
+class _Watch:
+    """Stops what is within when its time is up, or its client goes where that is to be watched, and raises why."""
 
-    def __init__(self, time_limit: float, receive: Receive, stop: Callable[[Payload | None], None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._time_limit = time_limit
+    # `asyncio.timeout`, or a task of its own for what is within, would take three times as long
+
+    def __init__(self, seconds: float, late: Callable[[], Exception], receive: Receive | None = None) -> None:
+        self._seconds = seconds
+        self._late = late
         self._receive = receive
-        self._stop = stop
+        self._reasons: list[Exception] = []
         self._listening: asyncio.Task[None] | None = None
-        self._timer = self._loop.call_later(min(UNWATCHED_SECONDS, time_limit), self._begin)
 
-    def _begin(self) -> None:
-        self._listening = self._loop.create_task(self._listen())
-        self._timer = self._loop.call_later(self._time_limit - UNWATCHED_SECONDS, self._expire)
+    def __enter__(self) -> None:
+        self._task = cast("asyncio.Task[None]", asyncio.current_task())
+        self._before = self._task.cancelling()
+        self._loop = asyncio.get_running_loop()
+        # one timer, since most end before it
+        first = self._seconds if self._receive is None else min(UNWATCHED_SECONDS, self._seconds)
+        self._timer = self._loop.call_later(first, self._ring)
 
-    async def _listen(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
+    def _ring(self) -> None:
+        if self._receive and not self._listening:
+            self._listening = self._loop.create_task(self._listen(self._receive))
+            self._timer = self._loop.call_later(self._seconds - UNWATCHED_SECONDS, self._ring)
+        else:
+            self._stop(self._late())
+
+    async def _listen(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
             pass
-        self._stop(None)
+        self._stop(_Disconnected())
 
-    def _expire(self) -> None:
-        message = f"The operation was stopped after {self._time_limit:g} seconds; ask for less at a time."
-        self._stop(_error(message, LimitExceeded.code))
+    def _stop(self, reason: Exception) -> None:
+        self._reasons.append(reason)
+        self._task.cancel()
 
-    def end(self) -> None:
-        """Watch no longer."""
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._timer.cancel()
         if self._listening:
             self._listening.cancel()
+        for _ in self._reasons:
+            self._task.uncancel()
+        if isinstance(error, asyncio.CancelledError) and self._task.cancelling() <= self._before:
+            raise self._reasons[0] if self._reasons else RuntimeError("Something within cancelled it") from error

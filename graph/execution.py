@@ -33,7 +33,7 @@ from graphql.pyutils import AwaitableOrValue, Path, gather_with_cancel
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 
-from graph.columns import Branch, Column, Content, Key, Leaves, Links, Lists, Objects, Records, Root, Source
+from graph.columns import Branch, Column, Content, Distinct, Key, Leaves, Links, Lists, Objects, Records, Root, Source
 from graph.errors import LimitExceeded
 from graph.plans import Field, Kind, Plan, Plans, Resolver, key_of, make_plan
 
@@ -197,51 +197,57 @@ class _Run:
             self._root.used(key)
         return self._values(field, self._counted(root, field, key, None).content, None)[0]
 
-    async def _load(self, plan: Plan, root: Objects) -> None:
-        """Load the columns that are not there, level by level, those of a level together."""
-        level = [(plan, root)]
-        while level:
-            fields = [(objects, field) for each, objects in level for field in each.deep]
-            missing: dict[tuple[int, Key], tuple[Objects, Field, Key]] = {}
-            for objects, field in fields:
-                sought = self._seek(objects, field)
-                if sought and sought[1] is None:
-                    missing[id(objects), sought[0]] = objects, field, sought[0]
-            loads = [
-                (self._make if objects.branch is None else self._load_column)(objects, field, key)
-                for objects, field, key in missing.values()
-            ]
-            if len(loads) == 1:
-                await loads[0]
-            elif loads:
-                await gather_with_cancel(*loads)
-            level = [
-                below
-                for objects, field in fields
-                if field.plans and (sought := self._seek(objects, field)) and sought[1]
-                for below in _below(field, sought[1].content)
-            ]
+    async def _load(self, plan: Plan, objects: Objects) -> None:
+        """Load the columns that are not there, each with what is below it, all at the same time."""
+        loads: dict[tuple[int, Key], tuple[Objects, Key, list[Field]]] = {}
+        found = [(plan, objects)]
+        for each, of in found:  # which grows
+            for field in each.deep:
+                try:
+                    key = self._key(field)
+                    column = self._find(of, field, key)
+                except (_Unusual, LimitExceeded):
+                    continue  # which is met again when rows are made
+                if column is None:
+                    loads.setdefault((id(of), key), (of, key, []))[2].append(field)
+                else:
+                    found += _below(field, column.content)
+        if len(loads) == 1:
+            ((one, key, fields),) = loads.values()
+            await self._load_column(one, key, fields)
+        elif loads:
+            await gather_with_cancel(*(self._load_column(*load) for load in loads.values()))
 
-    async def _load_column(self, objects: Objects, field: Field, key: Key) -> None:
-        """Load a column, or let another operation that is at it do that."""
+    async def _load_column(self, objects: Objects, key: Key, fields: list[Field]) -> None:
+        """Load a column that some fields have in common, and what each of them has below it."""
+        make = self._make if objects.branch is None else self._make_once
+        column = await make(objects, fields[0], key)
+        if isinstance(column, Column):
+            for field in fields:
+                for plan, below in _below(field, column.content):
+                    await self._load(plan, below)
+
+    async def _make_once(self, objects: Objects, field: Field, key: Key) -> Column | Exception:
+        """Make a column, or let another operation that is at it do that."""
         while flight := objects.loading.get(key):
             await asyncio.wait([flight])
-            if key in objects.columns:
-                return
+            if there := objects.columns.get(key):
+                self._columns[id(objects), key] = objects, there
+                return there
             if not flight.result():
                 # it failed, or is not to be kept: no use in waiting for one more
-                await self._make(objects, field, key)
-                return
+                return await self._make(objects, field, key)
         flight = objects.loading[key] = asyncio.get_running_loop().create_future()
         again = True
         try:
-            await self._make(objects, field, key)
+            column = await self._make(objects, field, key)
             again = False
         finally:
             del objects.loading[key]
             flight.set_result(again)
+        return column
 
-    async def _make(self, objects: Objects, field: Field, key: Key) -> None:
+    async def _make(self, objects: Objects, field: Field, key: Key) -> Column | Exception:
         resolver = cast("Resolver", field.resolver)
         part = self._context.part()
         values: Sequence[Any]
@@ -262,6 +268,7 @@ class _Run:
         except Exception as error:  # noqa: BLE001 - whatever it is, the standard way meets it again and tells
             column = error
         self._columns[id(objects), key] = objects, column
+        return column
 
     async def _each(
         self, resolver: Resolver, objects: Objects, part: Context, arguments: dict[str, Any]
@@ -297,14 +304,6 @@ class _Run:
                 raise _Unusual from error
             self._given[id(field)] = given
         return given
-
-    def _seek(self, objects: Objects, field: Field) -> tuple[Key, Column | None] | None:
-        """Find a column; None where something is wrong, which is met again when rows are made."""
-        try:
-            key = self._key(field)
-            return key, self._find(objects, field, key)
-        except (_Unusual, LimitExceeded):
-            return None
 
     def _find(self, objects: Objects, field: Field, key: Key) -> Column | None:
         """Find a column, or make it where it needs no waiting; None where it is to be loaded."""
@@ -433,12 +432,13 @@ def _below(field: Field, content: Content) -> Iterator[tuple[Plan, Objects]]:
         content = content.items
     if isinstance(content, Links):
         for name, objects in content.parts.items():
-            yield field.plans[name], objects
+            if (plan := field.plans[name]).deep:
+                yield plan, objects
 
 
 def _content(kind: Kind, values: Sequence[Any], branch: Branch | None) -> Content:
     """Hold values to their type."""
-    if type(values) is Records:
+    if type(values) is Records or type(values) is Distinct:
         return Links({_named(kind.types, values.of): Objects(values, branch)} if values else {}, None)
     kinds = set(map(type, values))
     if NoneType in kinds:
@@ -448,18 +448,22 @@ def _content(kind: Kind, values: Sequence[Any], branch: Branch | None) -> Conten
     if kind.leaf:
         return Leaves(_leaves(kind.leaf, kinds, values))
     if kind.items:
-        if not kinds <= {list, tuple, Records}:
+        if not kinds <= {list, tuple, Records, Distinct}:
             raise _Unusual
         end = 0
         spans = [None if value is None else (end, end := end + len(value)) for value in values]
         lists = [value for value in values if value is not None]
-        flat = Records.joined(lists) if kinds == {Records} else list(chain.from_iterable(lists))
+        flat: Sequence[Any]
+        if len(lists) == 1:
+            (flat,) = lists
+        else:
+            flat = Records.joined(lists) if kinds == {Records} else list(chain.from_iterable(lists))
         return Lists(_content(kind.items, flat, branch), spans)
     return _links(kind.types, kinds, values, branch)
 
 
 def _leaves(leaf: GraphQLLeafType, kinds: set[type], values: Sequence[Any]) -> Sequence[Any]:
-    if kinds <= {_AS_THEY_ARE.get(leaf)} and (leaf not in _FIT or all(map(_FIT[leaf], values))):
+    if kinds <= {_AS_THEY_ARE.get(leaf)} and (leaf not in _FIT or _FIT[leaf](values)):
         return values
     coerced = [None if value is None else leaf.coerce_output_value(value) for value in values]
     if any(
@@ -469,15 +473,17 @@ def _leaves(leaf: GraphQLLeafType, kinds: set[type], values: Sequence[Any]) -> S
     return coerced
 
 
-def _is_finite(value: float | None) -> bool:
-    return value is None or isfinite(value)
+def _are_finite(values: Sequence[float | None]) -> bool:
+    # nothing that is not finite adds up to what is; large numbers may add up to what is not
+    return isfinite(sum(filter(None, values))) or all(isfinite(value) for value in values if value is not None)
 
 
-def _is_short(value: int | None) -> bool:
-    return value is None or -(2**31) <= value < 2**31
+def _are_short(values: Sequence[int | None]) -> bool:
+    known = [0, *filter(None, values)]
+    return min(known) >= -(2**31) and max(known) < 2**31
 
 
-_FIT: dict[GraphQLLeafType, Callable[[Any], bool]] = {GraphQLFloat: _is_finite, GraphQLInt: _is_short}
+_FIT: dict[GraphQLLeafType, Callable[[Sequence[Any]], bool]] = {GraphQLFloat: _are_finite, GraphQLInt: _are_short}
 
 
 def _links(

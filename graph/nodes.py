@@ -13,7 +13,7 @@ import strawberry
 from strawberry.scalars import JSON
 
 from graph.batches import Key, Question, Row
-from graph.columns import Objects, Records
+from graph.columns import Distinct, Objects, Records
 from graph.connections import MAX_PAGE, Connection, page
 from graph.context import Info, Operation
 from graph.errors import InvalidArgument
@@ -197,7 +197,7 @@ class Stock(Node):
     ) -> list[Records]:
         answers = await Stock._held(stocks, operation, type)
         return [
-            Records(Membership, {"weight": held.weights, "group": held.groups}, symbol=symbol)
+            Records(Membership, {"weight": held.weights, "group": Distinct(held.groups)}, symbol=symbol)
             for symbol, held in zip(stocks.values("symbol"), answers, strict=True)
         ]
 

@@ -99,6 +99,8 @@ class Field(NamedTuple):
     """What its columns are kept under; None where that depends on variables."""
     counts: bool
     """Whether there are resolvers below it, which count objects."""
+    deep: bool
+    """Whether it may have to wait, or something below it."""
 
 
 class Plan(NamedTuple):
@@ -112,7 +114,7 @@ class Plan(NamedTuple):
     counts: bool = True
     """Whether there are resolvers in it, which count objects."""
     deep: tuple[Field, ...] = ()
-    """Those of its fields that may have to wait, or lead to objects."""
+    """Those of its fields that may have to wait, or lead to others that may."""
 
 
 class Plans:
@@ -192,7 +194,7 @@ def make_plan(executor: Executor[Any], of: GraphQLObjectType, grouped: Mapping[s
         elif field := _field(executor, of, details):
             fields[name] = field
     counts = any(field and (field.resolver or field.counts) for field in fields.values())
-    deep = tuple(field for field in fields.values() if field and (field.resolver or field.plans))
+    deep = tuple(field for field in fields.values() if field and field.deep)
     return Plan(of.name, tuple(fields), tuple(fields.values()), len(fields) == len(grouped), counts, deep)
 
 
@@ -229,7 +231,8 @@ def _field(executor: Executor[Any], of: GraphQLObjectType, details: list[FieldDe
             except Exception:  # noqa: BLE001 - whatever is wrong with them the standard way tells
                 return None
     counts = any(plan.counts for plan in plans.values())
-    return Field(field.python_name, kind, plans, resolver, arguments, key, counts)
+    deep = bool(resolver and (resolver.waits or resolver.batch)) or any(plan.deep for plan in plans.values())
+    return Field(field.python_name, kind, plans, resolver, arguments, key, counts, deep)
 
 
 def _kind(executor: Executor[Any], of: GraphQLOutputType) -> Kind:

@@ -30,7 +30,7 @@ from graph.context import Operation
 from graph.errors import GraphError
 from graph.execution import ColumnExecutor, at_once, execute_plan
 from graph.freshness import ListenerMode
-from graph.limits import Documents, Limits, code_errors
+from graph.limits import Document, Documents, Limits, code_errors
 from graph.nodes import Group, NodesQuery, Stock
 from graph.overlaps import OverlapQuery
 from graph.plans import Plan, Plans
@@ -62,14 +62,13 @@ class GraphSchema(strawberry.Schema):
         """Give the data of a query whose columns are all kept; None where it has to be executed."""
         if operation.root is None:
             return None
-        plan, given = self._plan(query, variables, name)
+        plan, given = self._plan(self.documents.get(query), variables, name)
         return at_once(plan, operation, given) if plan and given else None
 
     def _plan(
-        self, query: str | None, variables: dict[str, Any] | None, name: str | None
+        self, document: Document | None, variables: dict[str, Any] | None, name: str | None
     ) -> tuple[Plan | None, VariableValues | None]:
         """Give the plan that was made of an operation before, and its variables; none where they are not right."""
-        document = self.documents.get(query)
         plans = document and document.made.get(name)
         if not isinstance(plans, Plans):
             return None, None
@@ -117,12 +116,12 @@ class GraphSchema(strawberry.Schema):
     ) -> ExecutionResult | None:
         """Execute a query that was found right before, without what Strawberry does of that again; None for others."""
         outcome = None
-        plan, given = self._plan(query, variables, name)
+        document = self.documents.get(query)
+        plan, given = self._plan(document, variables, name)
         if plan and given:
             outcome = await execute_plan(plan, operation, given)
             if plan.whole and len(outcome.done) == len(plan.names):
                 return ExecutionResult(data=outcome.done, errors=None)
-        document = self.documents.get(query)
         node = document and document.operations.get(name)
         if not document or not node or node.operation is not OperationType.QUERY:
             return None

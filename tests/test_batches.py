@@ -150,19 +150,24 @@ async def test_questions_of_other_arguments_or_too_many_keys_go_apart(monkeypatc
         shared.join(Question("stock_memberships", same=("TEST",)), [("A",)]),
         shared.join(Question("stock_memberships", same=("DEFAULT",)), [("C",), ("D",)]),
         shared.join(Question("stock_memberships", same=("DEFAULT",)), [("E",)]),
+        # what others have asked for are no more keys
+        shared.join(Question("stock_memberships", same=("DEFAULT",)), [("E",), ("C",)]),
+        shared.join(Question("stocks"), [("A",), ("B",), ("C",), ("D",)]),
+        shared.join(Question("stocks"), [("B",), ("D",)]),
     ]
     for batch in asked:
         batch.enter("somebody")
-    await wire.statements(3)
+    await wire.statements(4)
     assert sorted(wire.sent) == [
         ("stock_memberships", ["A"], "TEST"),
         ("stock_memberships", ["A", "B"], "DEFAULT"),
         ("stock_memberships", ["C", "D", "E"], "DEFAULT"),
+        ("stocks", ["A", "B", "C", "D"]),
     ]
     for answer in wire.answers:
         answer.set_exception(DatabaseUnavailable("gone"))
     found = await asyncio.gather(*(batch.answers for batch in asked), return_exceptions=True)
-    assert [type(each) for each in found] == [DatabaseUnavailable] * 4
+    assert [type(each) for each in found] == [DatabaseUnavailable] * 7
 
 
 async def test_a_statement_goes_on_while_anybody_has_use_for_it_and_no_longer() -> None:

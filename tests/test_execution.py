@@ -581,7 +581,7 @@ async def test_what_users_ask_is_never_left_to_the_standard_way(
 
 def rests_on_more(source: Source) -> bool:
     """Whether a column rests on what is not the groups, so that no other operation may have it."""
-    return bool(source.day or source.momentary or source.stale or set(source.seen) - {"groups"})
+    return bool(source.day or source.momentary or source.stale or any(f != "groups" for f, _ in source.seen))
 
 
 def kept_columns(objects: Objects) -> Iterator[Column]:
@@ -618,7 +618,7 @@ async def test_columns_that_rest_on_more_than_the_groups_are_not_kept(
                     result.data,
                     operation.day,
                     operation.momentary,
-                    sorted(f for f, seen in operation.seen.items() if seen),
+                    sorted({family for family, _ in operation.seen}),
                 )
             )
             assert SCHEMA.at_once(RESTING_ON_MORE, None, None, Operation(runtime)) is None

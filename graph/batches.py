@@ -17,8 +17,6 @@ One who asks may bring more; then those join him who ask for some of them.
 
 Key: TypeAlias = tuple[Any, ...]
 Row: TypeAlias = asyncpg.Record
-Answer: TypeAlias = tuple[Any, Generation | None]
-"""What a key is answered with, and the generation it was read in."""
 Read: TypeAlias = Callable[..., Awaitable[Reading]]
 """Sends a statement by its name, with its arguments."""
 
@@ -29,6 +27,14 @@ def by_ordinal(_: "Question", keys: Sequence[Key], rows: list[Row]) -> list[list
     for row in rows:
         dealt[row["ordinal"] - 1].append(row)
     return dealt
+
+
+class Answers(NamedTuple):
+    """What a batch is answered with."""
+
+    of: dict[Key, Any]
+    generation: Generation | None
+    """That all of it was read in."""
 
 
 class Question(NamedTuple):
@@ -51,10 +57,10 @@ class Batch:
         """Who has yet use for an answer."""
         self.shared = False
         """Whether others asked than who was first."""
-        self.answers: asyncio.Future[dict[Key, Answer]] = asyncio.get_running_loop().create_future()
+        self.answers: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
         self.answers.add_done_callback(self._wake)
         self._waiting: list[asyncio.Future[None]] = []
-        self.sending: asyncio.Task[dict[Key, Answer]] | None = None
+        self.sending: asyncio.Task[Answers] | None = None
 
     def enter(self, asker: object) -> bool:
         """Note who asks; whether he is new."""
@@ -64,16 +70,16 @@ class Batch:
         self.askers.add(asker)
         return True
 
-    async def wait(self) -> None:
+    async def wait(self) -> Answers:
         """Wait for the answers, or what went wrong; who waits may be cancelled, and others still wait."""
         # as `shield` does, in a third of the time
         if not self.answers.done():
             waiting = asyncio.get_running_loop().create_future()
             self._waiting.append(waiting)
             await waiting
-        self.answers.result()
+        return self.answers.result()
 
-    def _wake(self, _: "asyncio.Future[dict[Key, Answer]]") -> None:
+    def _wake(self, _: "asyncio.Future[Answers]") -> None:
         for waiting in self._waiting:
             if not waiting.done():
                 waiting.set_result(None)
@@ -84,7 +90,7 @@ class Batch:
         if self.sending and not self.askers:
             self.sending.cancel()
 
-    def end(self, sent: "asyncio.Task[dict[Key, Answer]]") -> None:
+    def end(self, sent: "asyncio.Task[Answers]") -> None:
         """Tell all who wait."""
         if sent.cancelled():
             self.answers.cancel()
@@ -105,7 +111,7 @@ class Batches:
     def __init__(self, read: Read) -> None:
         self._read = read
         self._next: dict[Question, Batch] = {}
-        self._under_way: set[asyncio.Task[dict[Key, Answer]]] = set()
+        self._under_way: set[asyncio.Task[Answers]] = set()
 
     def join(self, question: Question, keys: Collection[Key]) -> Batch:
         """Have keys go with the next batch."""
@@ -135,11 +141,11 @@ class Batches:
         sending.add_done_callback(self._under_way.discard)
         sending.add_done_callback(batch.end)
 
-    async def _answer(self, question: Question, keys: list[Key]) -> dict[Key, Answer]:
+    async def _answer(self, question: Question, keys: list[Key]) -> Answers:
         columns = map(list, zip(*keys, strict=True))
         reading = await self._read(question.statement, *columns, *question.same, as_of=question.as_of)
         dealt = question.deal(question, keys, reading.rows)
-        return {key: (answer, reading.generation) for key, answer in zip(keys, dealt, strict=True)}
+        return Answers(dict(zip(keys, dealt, strict=True)), reading.generation)
 
     async def close(self) -> None:
         """End what is under way, and send no more."""

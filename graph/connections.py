@@ -5,7 +5,7 @@ import binascii
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import orjson
 import strawberry
@@ -95,13 +95,14 @@ class Page:
     ) -> "Connection[Item]":
         """Make the answer of what was read for this page, and of the values that it is ordered by, column by column."""
         goes_on = len(items) > self.limit
+        nodes: Any = items[: self.limit] if goes_on else items
 
         def cursors(places: Sequence[int]) -> list[str]:
             mark = _mark(self.of)
             return [_write(mark, [values[place] for values in order]) for place in places]
 
         return Connection(
-            nodes=cast("list[Item]", items[: self.limit] if goes_on else items),
+            nodes=nodes,
             is_first=self.after is None,
             goes_on=goes_on,
             cursors=cursors,

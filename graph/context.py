@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import strawberry
 
 from graph.answers import Answers, Moment
-from graph.batches import Answer, Batch, Batches, Key, Question, Read, Row
+from graph.batches import Batch, Batches, Key, Question, Read, Row
 from graph.columns import Columns, Root, Source
 from graph.database import FAMILIES, Connection, Database, Family, Generation, Reading
 from graph.errors import DatabaseUnavailable, LimitExceeded
@@ -29,6 +29,7 @@ MAX_OBJECTS = 100_000
 """Rows and list items that one operation may resolve to."""
 
 Value = TypeVar("Value")
+Generations: TypeAlias = set[Generation | None]
 
 
 class Holdings(NamedTuple):
@@ -127,7 +128,7 @@ class _Attempt:
                 self._failed = error
                 raise
 
-    async def ask(self, question: Question, keys: Sequence[Key]) -> list[Answer]:
+    async def ask(self, question: Question, keys: Sequence[Key]) -> tuple[list[Any], Generations]:
         """Answer keys, in one statement with all that operations ask for until it is sent.
 
         A key is asked for once, whether its answer is there, on its way, or an error; and once more alone where others'
@@ -138,31 +139,35 @@ class _Attempt:
         asked = self._asked.setdefault(question, {})
         new = [key for key in keys if key not in asked] if asked else keys
         if new:
-            self._note(question, new, self._batches.join(question, new))
-        for batch in {asked[key] for key in keys} if len(new) < len(keys) else {asked[key] for key in keys[:1]}:
+            self._take_part(question, new, self._batches.join(question, new))
+        batches = {asked[key] for key in (keys[:1] if new is keys else keys)}
+        answers: dict[Key, Any] = {}
+        generations: Generations = set()
+        for batch in batches:
             try:
-                await batch.wait()
+                of, generation = await batch.wait()
             except DatabaseUnavailable:
                 raise
             except Exception:
                 if not batch.shared:
                     raise
-                if mine := [key for key, of in asked.items() if of is batch]:
-                    self._note(question, mine, self._batches.alone(question, mine))
+                if mine := [key for key, joined in asked.items() if joined is batch]:
+                    self._take_part(question, mine, self._batches.alone(question, mine))
                 return await self.ask(question, keys)
-        return [asked[key].answers.result()[key] for key in keys]
+            answers = of if len(batches) == 1 else answers | of
+            generations.add(generation)
+        return [answers[key] for key in keys], generations
 
-    async def ask_together(self, question: Question, keys: Sequence[Key]) -> list[Answer]:
+    async def ask_together(self, question: Question, keys: Sequence[Key]) -> tuple[list[Any], Generation | None]:
         """Answer keys in one statement, so that all is of one generation."""
         if self._ended:
             raise asyncio.CancelledError
         batch = self._batches.alone(question, keys)
-        self._note(question, keys, batch)
-        await batch.wait()
-        answers = batch.answers.result()
-        return [answers[key] for key in keys]
+        self._take_part(question, keys, batch)
+        answers, generation = await batch.wait()
+        return [answers[key] for key in keys], generation
 
-    def _note(self, question: Question, keys: Sequence[Key], batch: Batch) -> None:
+    def _take_part(self, question: Question, keys: Sequence[Key], batch: Batch) -> None:
         self._asked[question] |= dict.fromkeys(keys, batch)
         if batch.enter(self):
             self._entered.append(batch)
@@ -327,6 +332,11 @@ class Operation:
         self.charge(len(rows))
         return rows
 
+    async def one(self, statement: str, *key: Any, as_of: date | None = None) -> Row | None:
+        """Give a statement's only row for a key, or None."""
+        rows = await self.many(statement, *key, as_of=as_of)
+        return rows[0] if rows else None
+
     async def every(self, statement: str, keys: list[Key], *, as_of: date | None = None) -> list[list[Row]]:
         """Give a statement's rows for each of some keys, in their order."""
         answers = await self.each_of(Question(statement, as_of), keys)
@@ -335,15 +345,11 @@ class Operation:
 
     async def each_of(self, question: Question, keys: list[Key]) -> list[Any]:
         """Give what a question gives for each of some keys, in their order, charging nothing."""
-        answers = await self._attempt.ask(question, keys)
+        answers, generations = await self._attempt.ask(question, keys)
         family = FAMILIES[question.statement]
-        self.seen.update([(family, generation) for _, generation in answers])
-        return [rows for rows, _ in answers]
-
-    async def one(self, statement: str, *key: Any, as_of: date | None = None) -> Row | None:
-        """Give a statement's only row for a key, or None."""
-        rows = await self.many(statement, *key, as_of=as_of)
-        return rows[0] if rows else None
+        for generation in generations:
+            self.seen.add((family, generation))
+        return answers
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Read]:
@@ -374,10 +380,12 @@ class Operation:
 
         async def load() -> Remembered[Value]:
             question = Question(statement, as_of)
-            answers = await attempt.ask(question, keys)
-            if len({generation for _, generation in answers}) > 1:
-                answers = await attempt.ask_together(question, keys)
-            return Remembered(shape([rows for rows, _ in answers]), answers[0][1])
+            answers, generations = await attempt.ask(question, keys)
+            if len(generations) == 1:
+                (generation,) = generations
+            else:
+                answers, generation = await attempt.ask_together(question, keys)
+            return Remembered(shape(answers), generation)
 
         return await self.remember(memo, name if as_of is None else f"{name}@{as_of}", load)
 

@@ -35,9 +35,11 @@ from strawberry.schema.schema_converter import GraphQLCoreConverter
 
 from graph.columns import Branch, Column, Content, Distinct, Key, Leaves, Links, Lists, Objects, Records, Root, Source
 from graph.errors import LimitExceeded
-from graph.plans import Field, Kind, Plan, Plans, Resolver, key_of, make_plan
+from graph.plans import Field, Kind, Plan, Plans, key_of, make_plan
 
 _NOTHING = Source()
+_NO_INFO = cast("GraphQLResolveInfo[Any]", None)
+"""None of Strawberry's functions looks at it."""
 MAX_KEY = 2_000
 """Characters of a field with its arguments, written out; beyond that its columns are not kept."""
 _AS_THEY_ARE: dict[GraphQLLeafType, type] = {
@@ -248,16 +250,10 @@ class _Run:
         return column
 
     async def _make(self, objects: Objects, field: Field, key: Key) -> Column | Exception:
-        resolver = cast("Resolver", field.resolver)
         part = self._context.part()
-        values: Sequence[Any]
         column: Column | Exception
         try:
-            arguments = self._arguments(field)
-            if resolver.batch:
-                values = await resolver.batch(objects, part, **arguments)
-            else:
-                values = await self._each(resolver, objects, part, arguments)
+            values = await self._call(objects, field, part)
             source = part.source
             branch = objects.branch_for(key, source) if objects.branch and len(repr(key)) <= MAX_KEY else None
             column = Column(_content(field.kind, values, branch), source)
@@ -270,14 +266,17 @@ class _Run:
         self._columns[id(objects), key] = objects, column
         return column
 
-    async def _each(
-        self, resolver: Resolver, objects: Objects, part: Context, arguments: dict[str, Any]
-    ) -> Sequence[Any]:
-        """Call a resolver for each object, and count for each of them."""
+    async def _call(self, objects: Objects, field: Field, part: Context) -> Sequence[Any]:
+        """Call the resolver of a field: once for all objects where it can be, and else for each, counting for each."""
+        resolver, arguments = field.resolver, self._arguments(field)
+        assert resolver  # noqa: S101 - only what has one is loaded
+        if resolver.batch:
+            return await resolver.batch(objects, part, **arguments)
 
         def call(of: Any, context: Context) -> Awaitable[Any]:
             info = {resolver.info: _Info(context)} if resolver.info else {}
-            return cast("Awaitable[Any]", resolver.call(of, **arguments, **info))
+            called: Awaitable[Any] = resolver.call(of, **arguments, **info)
+            return called
 
         if len(objects) == 1:
             return [await call(objects[0], part)]
@@ -298,7 +297,7 @@ class _Run:
         given = self._given.get(id(field))
         if given is None:
             try:
-                arguments = cast("Resolver", field.resolver).arguments(self._variables)
+                arguments = field.resolver.arguments(self._variables) if field.resolver else {}
                 given = key_of(field.attribute, arguments), arguments
             except Exception as error:
                 raise _Unusual from error
@@ -311,7 +310,9 @@ class _Run:
             return objects.columns.get(key) or self._derive(objects, field, key)
         held = self._columns.get((id(objects), key))
         if held is None:
-            column = objects.columns.get(key) or self._derive(objects, field, key)
+            column = objects.columns.get(key)
+            if column is None and not field.resolver.waits:
+                column = self._derive(objects, field, key)
             if column:
                 self._columns[id(objects), key] = objects, column
             return column
@@ -321,11 +322,9 @@ class _Run:
             raise _Unusual
         return held[1]
 
-    def _derive(self, objects: Objects, field: Field, key: Key) -> Column | None:
-        """Make a column that needs no waiting; None for others."""
+    def _derive(self, objects: Objects, field: Field, key: Key) -> Column:
+        """Make a column that needs no waiting."""
         resolver = field.resolver
-        if resolver and (resolver.waits or resolver.batch):
-            return None
         # each column of a root has a branch of its own, and these columns none
         branch = None if objects is self._root else objects.branch
         try:
@@ -359,7 +358,7 @@ class _Run:
                 continue
             if objects.branch is None and field.kind.leaf and field.resolver is None:
                 # nobody else will ask
-                columns.append(_plain(field, objects).values)
+                columns.append(_plain(field, objects))
                 continue
             content = self._counted(objects, field, self._key(field), times).content
             columns.append(content.values if type(content) is Leaves else self._values(field, content, times))
@@ -402,10 +401,11 @@ class _Run:
                 return [None if span is None else flat[span[0] : span[1]] for span in spans]
 
 
-def _plain(field: Field, objects: Objects) -> Leaves:
+def _plain(field: Field, objects: Objects) -> Sequence[Any]:
     """Read an attribute that is a scalar or enum off objects."""
     try:
-        return cast("Leaves", _content(field.kind, objects.values(field.attribute), None))
+        values = objects.values(field.attribute)
+        return _leaves(field.kind, _kinds(field.kind, values), values)
     except Exception as error:
         raise _Unusual from error
 
@@ -440,13 +440,9 @@ def _content(kind: Kind, values: Sequence[Any], branch: Branch | None) -> Conten
     """Hold values to their type."""
     if type(values) is Records or type(values) is Distinct:
         return Links({_named(kind.types, values.of): Objects(values, branch)} if values else {}, None)
-    kinds = set(map(type, values))
-    if NoneType in kinds:
-        if not kind.nullable:
-            raise _Unusual
-        kinds.remove(NoneType)
+    kinds = _kinds(kind, values)
     if kind.leaf:
-        return Leaves(_leaves(kind.leaf, kinds, values))
+        return Leaves(_leaves(kind, kinds, values))
     if kind.items:
         if not kinds <= {list, tuple, Records, Distinct}:
             raise _Unusual
@@ -462,7 +458,19 @@ def _content(kind: Kind, values: Sequence[Any], branch: Branch | None) -> Conten
     return _links(kind.types, kinds, values, branch)
 
 
-def _leaves(leaf: GraphQLLeafType, kinds: set[type], values: Sequence[Any]) -> Sequence[Any]:
+def _kinds(kind: Kind, values: Sequence[Any]) -> set[type]:
+    """Give the types of values, but of null."""
+    kinds = set(map(type, values))
+    if NoneType in kinds:
+        if not kind.nullable:
+            raise _Unusual
+        kinds.remove(NoneType)
+    return kinds
+
+
+def _leaves(kind: Kind, kinds: set[type], values: Sequence[Any]) -> Sequence[Any]:
+    leaf = kind.leaf
+    assert leaf  # noqa: S101 - only of such
     if kinds <= {_AS_THEY_ARE.get(leaf)} and (leaf not in _FIT or _FIT[leaf](values)):
         return values
     coerced = [None if value is None else leaf.coerce_output_value(value) for value in values]
@@ -510,10 +518,9 @@ def _links(
 
 
 def _type_of(types: tuple[GraphQLObjectType, ...], value: Any) -> str:
-    info = cast("GraphQLResolveInfo[Any]", None)  # which none of Strawberry's looks at
     if len(types) == 1:
         (only,) = types
-        if not only.is_type_of or only.is_type_of(value, info) is True:
+        if not only.is_type_of or only.is_type_of(value, _NO_INFO) is True:
             return only.name
     return _named(types, type(value))
 

@@ -140,7 +140,7 @@ class Documents:
         """Give the document of a text, if it is here."""
         document = self._kept.get(text or "")
         if document is not None:
-            self._kept.move_to_end(cast("str", text))
+            self._kept.move_to_end(text or "")
         return document
 
     def keep(self, text: str, node: DocumentNode) -> None:

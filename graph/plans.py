@@ -83,6 +83,7 @@ class Resolver(NamedTuple):
     """The parameter that takes Strawberry's `Info`."""
     batch: Batch | None
     waits: bool
+    """Whether its values are to be waited for."""
     arguments: Callable[[VariableValues], dict[str, Any]]
 
 
@@ -231,7 +232,7 @@ def _field(executor: Executor[Any], of: GraphQLObjectType, details: list[FieldDe
             except Exception:  # noqa: BLE001 - whatever is wrong with them the standard way tells
                 return None
     counts = any(plan.counts for plan in plans.values())
-    deep = bool(resolver and (resolver.waits or resolver.batch)) or any(plan.deep for plan in plans.values())
+    deep = bool(resolver and resolver.waits) or any(plan.deep for plan in plans.values())
     return Field(field.python_name, kind, plans, resolver, arguments, key, counts, deep)
 
 
@@ -265,8 +266,8 @@ def _resolver(
     return Resolver(
         call=function,
         info=parameter.name if parameter else None,
-        batch=getattr(function, "batch", None),
-        waits=resolver.is_async,
+        batch=(batch := getattr(function, "batch", None)),
+        waits=resolver.is_async or batch is not None,
         arguments=_quickly(convert, _handed_on(definition, node, names)),
     )
 

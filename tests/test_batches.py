@@ -137,7 +137,7 @@ async def test_who_asks_after_a_statement_was_sent_gets_another() -> None:
     wire.answers[0].set_result(rows("earlier", "other"))
     found = await asyncio.gather(first.answers, second.answers)
     assert wire.sent == [("stocks", ["AAPL", "MSFT"]), ("stocks", ["AAPL"])]
-    values = [{key: answer[0]["value"] for key, (answer, _) in each.items()} for each in found]
+    values = [{key: answer[0]["value"] for key, answer in each.of.items()} for each in found]
     assert values == [{("AAPL",): "earlier", ("MSFT",): "other"}, {("AAPL",): "later"}]
 
 
@@ -193,7 +193,7 @@ async def test_a_statement_goes_on_while_anybody_has_use_for_it_and_no_longer() 
     joined.enter("other")
     await wire.statements(2)
     wire.answers[1].set_result(rows("there"))
-    assert await joined.answers == {("NVDA",): (rows("there"), None)}
+    assert await joined.answers == ({("NVDA",): rows("there")}, None)
     assert nobodys.answers.cancelled()
 
 

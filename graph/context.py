@@ -223,9 +223,8 @@ class Operation:
     def part(self) -> "Operation":
         """Give what one column is loaded with: all is shared but what is read and counted."""
         part = Operation.__new__(Operation)
-        vars(part).update(
-            runtime=self.runtime, statements=self.statements, seen=set(), _attempt=self._attempt, _is_part=True
-        )
+        part.runtime, part.statements, part.seen = self.runtime, self.statements, set()
+        part._attempt, part._is_part = self._attempt, True  # noqa: SLF001 - of the same class
         return part
 
     @property

@@ -304,6 +304,8 @@ class answered:  # noqa: N801 - reads as the phrase it is
     def __enter__(self) -> None: ...
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is None:
+            return
         if isinstance(error, asyncpg.CharacterNotInRepertoireError) or (
             isinstance(error, asyncpg.DataError) and isinstance(error.__cause__, UnicodeEncodeError)
         ):

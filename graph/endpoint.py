@@ -398,9 +398,9 @@ class _Watch:
         self._listening: asyncio.Task[None] | None = None
 
     def __enter__(self) -> None:
-        self._task = cast("asyncio.Task[None]", asyncio.current_task())
-        self._before = self._task.cancelling()
         self._loop = asyncio.get_running_loop()
+        self._task = cast("asyncio.Task[None]", asyncio.current_task(self._loop))
+        self._before = self._task.cancelling()
         # one timer, since most end before it
         first = self._seconds if self._receive is None else min(UNWATCHED_SECONDS, self._seconds)
         self._timer = self._loop.call_later(first, self._ring)

@@ -17,21 +17,18 @@ from types import NoneType
 from typing import Any, NamedTuple, Protocol, Self, cast
 
 from graphql import (
-    GraphQLBoolean,
     GraphQLField,
     GraphQLFloat,
     GraphQLInt,
     GraphQLLeafType,
     GraphQLObjectType,
     GraphQLResolveInfo,
-    GraphQLString,
     Undefined,
 )
 from graphql.execution.collect_fields import FieldDetails
 from graphql.execution.values import VariableValues
 from graphql.pyutils import AwaitableOrValue, Path, gather_with_cancel
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
-from strawberry.schema.schema_converter import GraphQLCoreConverter
 
 from graph.columns import Branch, Column, Content, Distinct, Key, Leaves, Links, Lists, Objects, Records, Root, Source
 from graph.errors import LimitExceeded
@@ -42,12 +39,6 @@ _NO_INFO = cast("GraphQLResolveInfo[Any]", None)
 """None of Strawberry's functions looks at it."""
 MAX_KEY = 2_000
 """Characters of a field with its arguments, written out; beyond that its columns are not kept."""
-_AS_THEY_ARE: dict[GraphQLLeafType, type] = {
-    GraphQLString: str,
-    GraphQLBoolean: bool,
-    GraphQLFloat: float,
-    GraphQLInt: int,
-}
 
 
 class Context(Protocol):
@@ -214,11 +205,21 @@ class _Run:
                     loads.setdefault((id(of), key), (of, key, []))[2].append(field)
                 else:
                     found += _below(field, column.content)
-        if len(loads) == 1:
-            ((one, key, fields),) = loads.values()
-            await self._load_column(one, key, fields)
-        elif loads:
-            await gather_with_cancel(*(self._load_column(*load) for load in loads.values()))
+        if not loads:
+            return
+        # half of what `gather_with_cancel` takes; none of them fails, but all may be cancelled
+        first, *others = [self._load_column(*load) for load in loads.values()]
+        loop = asyncio.get_running_loop()
+        tasks = [loop.create_task(each) for each in others]
+        try:
+            await first
+            for task in tasks:
+                await task
+        except asyncio.CancelledError:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
 
     async def _load_column(self, objects: Objects, key: Key, fields: list[Field]) -> None:
         """Load a column that some fields have in common, and what each of them has below it."""
@@ -404,8 +405,7 @@ class _Run:
 def _plain(field: Field, objects: Objects) -> Sequence[Any]:
     """Read an attribute that is a scalar or enum off objects."""
     try:
-        values = objects.values(field.attribute)
-        return _leaves(field.kind, _kinds(field.kind, values), values)
+        return _leaves(field.kind, objects.values(field.attribute))
     except Exception as error:
         raise _Unusual from error
 
@@ -438,44 +438,39 @@ def _below(field: Field, content: Content) -> Iterator[tuple[Plan, Objects]]:
 
 def _content(kind: Kind, values: Sequence[Any], branch: Branch | None) -> Content:
     """Hold values to their type."""
-    if type(values) is Records or type(values) is Distinct:
-        return Links({_named(kind.types, values.of): Objects(values, branch)} if values else {}, None)
-    kinds = _kinds(kind, values)
     if kind.leaf:
-        return Leaves(_leaves(kind, kinds, values))
-    if kind.items:
-        if not kinds <= {list, tuple, Records, Distinct}:
-            raise _Unusual
-        end = 0
-        spans = [None if value is None else (end, end := end + len(value)) for value in values]
-        lists = [value for value in values if value is not None]
-        flat: Sequence[Any]
-        if len(lists) == 1:
-            (flat,) = lists
-        else:
-            flat = Records.joined(lists) if kinds == {Records} else list(chain.from_iterable(lists))
-        return Lists(_content(kind.items, flat, branch), spans)
-    return _links(kind.types, kinds, values, branch)
-
-
-def _kinds(kind: Kind, values: Sequence[Any]) -> set[type]:
-    """Give the types of values, but of null."""
+        return Leaves(_leaves(kind, values))
+    if type(values) is Records or type(values) is Distinct:
+        return Links({_named(kind, values.of): Objects(values, branch)} if values else {}, None)
     kinds = set(map(type, values))
     if NoneType in kinds:
         if not kind.nullable:
             raise _Unusual
         kinds.remove(NoneType)
-    return kinds
+    if not kind.items:
+        return _links(kind, kinds, values, branch)
+    if not kinds <= {list, tuple, Records, Distinct}:
+        raise _Unusual
+    end = 0
+    spans = [None if value is None else (end, end := end + len(value)) for value in values]
+    lists = [value for value in values if value is not None]
+    flat: Sequence[Any]
+    if len(lists) == 1:
+        (flat,) = lists
+    else:
+        flat = Records.joined(lists) if kinds == {Records} else list(chain.from_iterable(lists))
+    return Lists(_content(kind.items, flat, branch), spans)
 
 
-def _leaves(kind: Kind, kinds: set[type], values: Sequence[Any]) -> Sequence[Any]:
+def _leaves(kind: Kind, values: Sequence[Any]) -> Sequence[Any]:
     leaf = kind.leaf
-    assert leaf  # noqa: S101 - only of such
-    if kinds <= {_AS_THEY_ARE.get(leaf)} and (leaf not in _FIT or _FIT[leaf](values)):
+    if kind.accepts.issuperset(map(type, values)) and (leaf not in _FIT or _FIT[leaf](values)):
         return values
+    assert leaf  # noqa: S101 - only of such
     coerced = [None if value is None else leaf.coerce_output_value(value) for value in values]
     if any(
-        after is Undefined or (after is None) != (before is None) for before, after in zip(values, coerced, strict=True)
+        after is Undefined or (after is None) != (before is None) or (after is None and not kind.nullable)
+        for before, after in zip(values, coerced, strict=True)
     ):
         raise _Unusual
     return coerced
@@ -491,16 +486,17 @@ def _are_short(values: Sequence[int | None]) -> bool:
     return min(known) >= -(2**31) and max(known) < 2**31
 
 
-_FIT: dict[GraphQLLeafType, Callable[[Sequence[Any]], bool]] = {GraphQLFloat: _are_finite, GraphQLInt: _are_short}
+_FIT: dict[GraphQLLeafType | None, Callable[[Sequence[Any]], bool]] = {
+    GraphQLFloat: _are_finite,
+    GraphQLInt: _are_short,
+}
 
 
-def _links(
-    types: tuple[GraphQLObjectType, ...], kinds: set[type], values: Sequence[Any], branch: Branch | None
-) -> Links:
-    if len(values) == 1 and values[0] is not None:
-        return Links({_type_of(types, values[0]): Objects(values, branch)}, None)
+def _links(kind: Kind, kinds: set[type], values: Sequence[Any], branch: Branch | None) -> Links:
+    if len(values) == 1 and kinds:
+        return Links({_type_of(kind, values[0]): Objects(values, branch)}, None)
     # which class it is says whether an object is of a type
-    of = {kind: _type_of(types, next(each for each in values if type(each) is kind)) for kind in kinds}
+    of = {each: _type_of(kind, next(value for value in values if type(value) is each)) for each in kinds}
     unique: dict[str, dict[int, Any]] = {name: {} for name in of.values()}
     if len(unique) == 1:
         (only,) = unique
@@ -517,16 +513,15 @@ def _links(
     return Links(parts, [-1 if value is None else place[id(value)] for value in values])
 
 
-def _type_of(types: tuple[GraphQLObjectType, ...], value: Any) -> str:
-    if len(types) == 1:
-        (only,) = types
+def _type_of(kind: Kind, value: Any) -> str:
+    if type(value) not in kind.names and len(kind.types) == 1:
+        (only,) = kind.types
         if not only.is_type_of or only.is_type_of(value, _NO_INFO) is True:
             return only.name
-    return _named(types, type(value))
+    return _named(kind, type(value))
 
 
-def _named(types: tuple[GraphQLObjectType, ...], of: type) -> str:
-    for each in types:
-        if each.extensions[GraphQLCoreConverter.DEFINITION_BACKREF].origin is of:
-            return each.name
+def _named(kind: Kind, of: type) -> str:
+    if name := kind.names.get(of):
+        return name
     raise _Unusual

@@ -480,7 +480,7 @@ _MEMBER_ORDERS: dict[MemberOrder, tuple[str, dict[str, type | tuple[type, ...]]]
 
 
 def _written(types: Sequence[GroupType] | None) -> tuple[str, ...] | None:
-    return None if types is None else tuple(sorted({each.value for each in types}))
+    return None if types is None else tuple(sorted(set(map(str, types))))
 
 
 class Held(NamedTuple):

@@ -4,6 +4,7 @@ Only what is plain is planned: attributes and resolvers without extensions, and 
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import NoneType
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from graphql import (
@@ -46,6 +47,8 @@ from graph.columns import Key
 
 _SCALARS = {GraphQLString, GraphQLInt, GraphQLFloat, GraphQLBoolean, GraphQLID}
 """Whose variables Strawberry hands to resolvers as they are."""
+_AS_THEY_ARE: dict[Any, type] = {GraphQLString: str, GraphQLBoolean: bool, GraphQLFloat: float, GraphQLInt: int}
+"""The classes of values that scalars are sent as."""
 _EXACT: dict[Any, type] = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}
 """Types whose values are no others when they are coerced."""
 
@@ -71,8 +74,12 @@ class Kind(NamedTuple):
 
     nullable: bool
     leaf: GraphQLLeafType | None = None
+    accepts: frozenset[type] = frozenset()
+    """The classes of a scalar's values that are sent as they are."""
     items: "Kind | None" = None
     types: tuple[GraphQLObjectType, ...] = ()
+    names: Mapping[type, str] = {}
+    """The types' names by the classes of their objects."""
 
 
 class Resolver(NamedTuple):
@@ -240,12 +247,13 @@ def _kind(executor: Executor[Any], of: GraphQLOutputType) -> Kind:
     nullable = not isinstance(of, GraphQLNonNull)
     bare = of if nullable else cast("GraphQLNonNull[Any]", of).of_type
     if is_leaf_type(bare):
-        return Kind(nullable, leaf=bare)
+        as_they_are = {_AS_THEY_ARE[bare], NoneType} if bare in _AS_THEY_ARE else {NoneType}
+        return Kind(nullable, leaf=bare, accepts=frozenset(as_they_are - (set() if nullable else {NoneType})))
     if isinstance(bare, GraphQLList):
         return Kind(nullable, items=_kind(executor, bare.of_type))
-    if is_object_type(bare):
-        return Kind(nullable, types=(bare,))
-    return Kind(nullable, types=tuple(executor.schema.get_possible_types(cast("GraphQLAbstractType", bare))))
+    types = (bare,) if is_object_type(bare) else executor.schema.get_possible_types(cast("GraphQLAbstractType", bare))
+    names = {each.extensions[GraphQLCoreConverter.DEFINITION_BACKREF].origin: each.name for each in types}
+    return Kind(nullable, types=tuple(types), names=names)
 
 
 def _resolver(
@@ -324,10 +332,10 @@ def _quickly(
 
 def key_of(attribute: str, arguments: Mapping[str, Any]) -> Key:
     """Give what the columns of a field with arguments are kept under; TypeError where it cannot be kept."""
-    key = attribute, *((name, _frozen(arguments[name])) for name in sorted(arguments))
+    key = attribute, *[(name, _frozen(value)) for name, value in sorted(arguments.items())]
     hash(key)
     return key
 
 
-def _frozen(value: Any) -> Key:
-    return tuple(map(_frozen, value)) if isinstance(value, list) else cast("Key", value)
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if type(value) is list else value

@@ -8,7 +8,7 @@ is one process, and what is compared is timed in turns. `asked again` is the ser
 answers; `while a weight changes` does not either, and a weight changes four times a second; `nothing kept` remembers
 nothing. What is asked again is measured against `kept bytes`, a route that sends the same bytes; all else against
 `one statement`, a route that asks the database once and writes JSON. rivals.py has them. `--zipf` asks for other funds
-and stocks each time; `--growth` compares 10 and 100 times as much data, and draws docs/growth.svg.
+and stocks each time; `--growth` compares 10 and 100 times as much data, loads it too, and draws docs/growth.svg.
 """
 
 import argparse
@@ -148,6 +148,17 @@ class Server:
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+class Figures(NamedTuple):
+    """What was measured of a server."""
+
+    mode: str
+    rates: dict[str, float]
+    """Requests a second, by query."""
+    start: float
+    """Seconds until it could answer."""
+    megabytes: float
+
+
 class Sample(NamedTuple):
     """What wrk measured: requests a second, how many, and milliseconds."""
 
@@ -209,22 +220,58 @@ async def fill(connection: "asyncpg.Connection[asyncpg.Record]", factor: int) ->
 
 
 @asynccontextmanager
-async def made_market(server_url: str, factor: int) -> AsyncIterator[Market]:
-    """Make a database for a while, and fill it."""
-    name = f"stockgraph_serving_{os.getpid()}_{factor}"
+async def made_database(server_url: str, name: str) -> AsyncIterator[str]:
+    """Make a database with empty tables for a while, and give its URL."""
+    name = f"stockgraph_serving_{os.getpid()}_{name}"
     url = urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
-    say(f"Filling a database with {factor} times the data")
     above = await asyncpg.connect(server_url)
     await above.execute(f"CREATE DATABASE {name}")
     try:
         connection = await asyncpg.connect(url)
         await make_tables(connection)
-        market = Market(url, *await fill(connection, factor))
         await connection.close()
-        yield market
+        yield url
     finally:
         await above.execute(f"DROP DATABASE {name} WITH (FORCE)")
         await above.close()
+
+
+@asynccontextmanager
+async def made_market(server_url: str, factor: int) -> AsyncIterator[Market]:
+    """Make a database for a while, and fill it."""
+    async with made_database(server_url, str(factor)) as url:
+        say(f"Filling a database with {factor} times the data")
+        connection = await asyncpg.connect(url)
+        market = Market(url, *await fill(connection, factor))
+        await connection.close()
+        yield market
+
+
+async def load(market: Market, server_url: str) -> float:
+    """Load the groups of a market into an empty database, from a file for each; the seconds that takes."""
+    connection = await asyncpg.connect(market.url)
+    groups = await connection.fetch(
+        "SELECT lower(g.type) || '_' || g.name AS name,"
+        " string_agg(m.symbol || ',' || coalesce(m.weight::text, ''), E'\n') AS members"
+        " FROM definition_groups AS g JOIN group_memberships AS m ON m.group_id = g.id GROUP BY g.id"
+    )
+    await connection.close()
+    async with made_database(server_url, "load") as url:
+        with tempfile.TemporaryDirectory(prefix="stockgraph-benchmark-") as folder:
+            for group in groups:
+                (Path(folder) / f"{group['name']}.csv").write_text(f"symbol,weight\n{group['members']}\n")
+            say(f"Loading {len(groups):,} files")
+            start = time.perf_counter()
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "graph", "load", folder, "--weights", "fraction"),
+                env=os.environ | {"DATABASE_URL": url},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            written, _ = await process.communicate()
+            if process.returncode:
+                raise Failed(f"The load fails: {written.decode().strip().rpartition(chr(10))[2]}")
+            return time.perf_counter() - start
 
 
 def post(port: int, path: str, body: bytes | None) -> tuple[int, bytes]:
@@ -463,38 +510,51 @@ async def measure_beside(timer: Timer, server_url: str, given: argparse.Namespac
 
 async def measure_growth(timer: Timer, server_url: str) -> None:
     """Measure what more data costs, and what more processes give."""
-    modes, sizes = ("asked first", "asked again"), []
-    costs: dict[str, dict[str, list[float]]] = {mode: {query: [] for query in QUERIES} for mode in modes}
+    modes, whole = ("asked first", "asked again"), "load and start: s; memory: GB"
+    sizes: list[int] = []
+    panels: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     tables: dict[str, list[list[str]]] = {"memberships": [], "processes": []}
+    every: Samples = {}
 
-    async def measured(table: str, title: str, *options: str) -> Samples:
+    async def measured(table: str, title: str, *options: str) -> list[Figures]:
         async with AsyncExitStack() as stack:
             servers = [await stack.enter_async_context(serving(mode, market.url, *options)) for mode in modes]
             samples = await timer.time(servers, requests(market, zipf=False), market.url)
-            for server in servers:
-                row = [f"{title}, {server.name}", *(f"{rate(samples, server.name, query):,.0f}" for query in QUERIES)]
-                tables[table].append([*row, f"{server.seconds:.1f}", "" if options else f"{server.resident():.0f}"])
-        return samples
+            found = [
+                Figures(of.name, {query: rate(samples, of.name, query) for query in QUERIES}, of.seconds, of.resident())
+                for of in servers
+            ]
+        for mode, rates, start, megabytes in found:
+            tables[table].append([f"{title}, {mode}", *(f"{each:,.0f}" for each in rates.values()), f"{start:.1f}"])
+            # of several processes, it would be that of the one that starts them
+            tables[table][-1].append("" if options else f"{megabytes:.0f}")
+        every.update({(f"{title} {mode}", query): each for (mode, query), each in samples.items()})
+        return found
 
     for factor in STOCKS:
         async with made_market(server_url, factor) as market:
             sizes.append(market.memberships)
-            samples = await measured("memberships", f"{market.memberships:,}")
-            for mode, query in samples:
-                costs[mode][query].append(1_000 / rate(samples, mode, query))
+            found = await measured("memberships", f"{market.memberships:,}")
+            for figures in found:
+                for query, each in figures.rates.items():
+                    panels[f"{figures.mode}: ms a request"][query].append(1_000 / each)
+            panels[whole]["load"].append(await load(market, server_url))
+            panels[whole]["start"].append(found[-1].start)
+            panels[whole]["memory"].append(found[-1].megabytes / 1_000)
             for workers in (1, 2, 4) if factor == 1 else ():
                 await measured("processes", str(workers), "--workers", str(workers))
-    fits = {mode: {query: power(sizes, line) for query, line in lines.items()} for mode, lines in costs.items()}
-    for mode, exponents in fits.items():
-        fit = [f"b of cost ~ memberships^b, {mode}", *(f"{b:.2f}" for b in exponents.values()), "", ""]
-        tables["memberships"].append(fit)
     for table, rows in tables.items():
         print_head(f"{table}, requests/s", *QUERIES, "start, s", "MB")
         for row in rows:
             print_row(*row)
-    print(f"\n{noise(samples)}")
+    print_head("loads", *(f"{size:,}" for size in sizes))
+    print_row("s", *(f"{seconds:.1f}" for seconds in panels[whole]["load"]))
+    for title, lines in panels.items():
+        fits = ", ".join(f"{name} {power(sizes, line):.2f}" for name, line in lines.items())
+        print(f"\n{title} ~ memberships^b, b: {fits}")
+    print(f"\n{noise(every)}")
     picture = Path(__file__).parents[2] / "docs" / "growth.svg"
-    picture.write_text(drawn(sizes, costs, fits))
+    picture.write_text(drawn(sizes, panels))
     say(f"Drew {picture.name}")
 
 
@@ -510,24 +570,23 @@ text { font: 12px system-ui, sans-serif; fill: #24292f } .grid { stroke: #8884; 
 """
 
 
-def drawn(sizes: Sequence[int], costs: dict[str, dict[str, list[float]]], fits: dict[str, dict[str, float]]) -> str:
-    """Draw milliseconds a request over memberships, a panel for each mode, both axes logarithmic."""
-    width, height, left, top, across = 220, 220, 52, 30, 400
-    every = [cost for mode in costs.values() for line in mode.values() for cost in line]
-    low, high = int(np.floor(log10(min(every)))), int(np.ceil(log10(max(every))))
+def drawn(sizes: Sequence[int], panels: dict[str, dict[str, list[float]]]) -> str:
+    """Draw lines over memberships, a panel below its title for some of them, both axes logarithmic."""
+    width, height, left, top, across = 200, 220, 48, 30, 370
 
     def x(size: float) -> float:
         return width * log10(size / sizes[0]) / log10(sizes[-1] / sizes[0])
 
-    def y(cost: float) -> float:
-        return height * (high - log10(cost)) / (high - low)
-
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * across} {top + height + 48}">']
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {len(panels) * across} {top + height + 48}">']
     parts.append(f"<style>{STYLE}</style>")
-    for panel, (mode, lines) in enumerate(costs.items()):
-        parts.append(
-            f'<g transform="translate({left + panel * across} {top})"><text y="-12">{mode}: ms a request</text>'
-        )
+    for panel, (title, lines) in enumerate(panels.items()):
+        every = [value for line in lines.values() for value in line]
+        low, high = int(np.floor(log10(min(every)))), int(np.ceil(log10(max(every))))
+
+        def y(value: float, low: int = low, high: int = high) -> float:
+            return height * (high - log10(value)) / (high - low)
+
+        parts.append(f'<g transform="translate({left + panel * across} {top})"><text y="-12">{title}</text>')
         for decade in range(low, high + 1):
             parts.append(f'<path class="grid" d="M0 {y(10**decade):.1f}h{width}"/>')
             parts.append(f'<text x="-6" y="{y(10**decade) + 4:.1f}" text-anchor="end">{10.0**decade:g}</text>')
@@ -535,15 +594,18 @@ def drawn(sizes: Sequence[int], costs: dict[str, dict[str, list[float]]], fits: 
             parts.append(f'<path class="grid" d="M{x(size):.1f} 0v{height}"/>')
             parts.append(f'<text x="{x(size):.1f}" y="{height + 18}" text-anchor="middle">{size:,}</text>')
         parts.append(f'<text x="{width / 2}" y="{height + 38}" text-anchor="middle">memberships</text>')
-        ends = {query: y(line[-1]) for query, line in lines.items()}
+        ends = {name: y(line[-1]) for name, line in lines.items()}
         order = sorted(ends, key=ends.__getitem__)
         for above, below in pairwise(order):  # labels do not cover each other
             ends[below] = max(ends[below], ends[above] + 14)
-        for colour, (query, line) in zip(COLOURS, lines.items(), strict=True):
-            points = " ".join(f"{x(size):.1f},{y(cost):.1f}" for size, cost in zip(sizes, line, strict=True))
+        ends[order[-1]] = min(ends[order[-1]], height - 4.0)
+        for below, above in pairwise(reversed(order)):
+            ends[above] = min(ends[above], ends[below] - 14)
+        for colour, (name, line) in zip(COLOURS, lines.items(), strict=False):
+            points = " ".join(f"{x(size):.1f},{y(value):.1f}" for size, value in zip(sizes, line, strict=True))
             parts.append(f'<polyline class="line" stroke="{colour}" points="{points}"/>')
-            label = f"{query}  b = {fits[mode][query]:.2f}"
-            parts.append(f'<text x="{width + 8}" y="{ends[query] + 4:.1f}" style="fill: {colour}">{label}</text>')
+            label = f"{name}  b = {power(sizes, line):.2f}"
+            parts.append(f'<text x="{width + 8}" y="{ends[name] + 4:.1f}" style="fill: {colour}">{label}</text>')
         parts.append("</g>")
     return "\n".join([*parts, "</svg>\n"])
 

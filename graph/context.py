@@ -104,7 +104,7 @@ class _Attempt:
         self.loads: dict[tuple[Memo[Any], str], asyncio.Future[Remembered[Any]]] = {}
         """What no memo may remember, and this attempt reads once all the same."""
         self.loaded = 0
-        """How many objects the columns count for that were loaded."""
+        """How many objects the columns count for that were loaded: once it is beyond the budget, no more is loaded."""
 
     @property
     def in_snapshot(self) -> bool:
@@ -154,6 +154,7 @@ class _Attempt:
                 if mine := [key for key, joined in asked.items() if joined is batch]:
                     self._take_part(question, mine, self._batches.alone(question, mine))
                 return await self.ask(question, keys)
+            # a key may be in several; where they are of other generations than each other, that is told
             answers = of if len(batches) == 1 else answers | of
             generations.add(generation)
         return [answers[key] for key in keys], generations

@@ -1,11 +1,11 @@
 """Queries executed column by column, from the root down; what is not plain, by graphql-core's own way.
 
 Completing a value costs graphql-core about ten microseconds, field by field and row by row, and a coroutine for each
-field that waits. Here a plan says what is selected. First the columns that it names are loaded, level by level: an
-attribute is read off all objects of a list, a field that has a batch form is called once for all of them, any other
-resolver for each. Then columns become rows. Whatever is not that plain (introspection, an error, a null where none may
-be, a value that its type does not take) leaves the whole field of the root to the standard way, so that errors are
-always the standard ones; but for LIMIT_EXCEEDED, which ends the field of the root at once.
+field that waits. Here a plan says what is selected. First the columns that it names are loaded, each after what it is
+a column of: an attribute is read off all objects of a list, a field that has a batch form is called once for all of
+them, any other resolver for each. Then columns become rows. Whatever is not that plain (introspection, an error, a
+null where none may be, a value that its type does not take) leaves the whole field of the root to the standard way,
+so that errors are always the standard ones; but for LIMIT_EXCEEDED, which ends the field of the root at once.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from graph.columns import Branch, Column, Content, Distinct, Key, Leaves, Links, Lists, Objects, Records, Root, Source
 from graph.errors import LimitExceeded
-from graph.plans import Field, Kind, Plan, Plans, key_of, make_plan
+from graph.plans import Field, Kind, Plan, Plans, Resolver, key_of, make_plan
 
 _NOTHING = Source()
 _NO_INFO = cast("GraphQLResolveInfo[Any]", None)
@@ -169,7 +169,7 @@ class _Run:
         root: Objects = Objects([value]) if self._root is None else self._root
         if self._root:
             self._root.counts.hits += sum(field is not None and field.key in root.columns for field in plan.fields)
-        await self._load(plan, root)
+        await self._load([(plan, root)])
         outcome = Outcome({}, {})
         for name, field in zip(plan.names, plan.fields, strict=True):
             before = self._context.objects
@@ -190,45 +190,32 @@ class _Run:
             self._root.used(key)
         return self._values(field, self._counted(root, field, key, None).content, None)[0]
 
-    async def _load(self, plan: Plan, objects: Objects) -> None:
+    async def _load(self, found: list[tuple[Plan, Objects]]) -> None:
         """Load the columns that are not there, each with what is below it, all at the same time."""
         loads: dict[tuple[int, Key], tuple[Objects, Key, list[Field]]] = {}
-        found = [(plan, objects)]
-        for each, of in found:  # which grows
-            for field in each.deep:
+        for plan, objects in found:  # which grows
+            for field in plan.deep:
                 try:
                     key = self._key(field)
-                    column = self._find(of, field, key)
+                    column = self._find(objects, field, key)
                 except (_Unusual, LimitExceeded):
                     continue  # which is met again when rows are made
                 if column is None:
-                    loads.setdefault((id(of), key), (of, key, []))[2].append(field)
+                    loads.setdefault((id(objects), key), (objects, key, []))[2].append(field)
                 else:
                     found += _below(field, column.content)
-        if not loads:
-            return
-        # half of what `gather_with_cancel` takes; none of them fails, but all may be cancelled
-        first, *others = [self._load_column(*load) for load in loads.values()]
-        loop = asyncio.get_running_loop()
-        tasks = [loop.create_task(each) for each in others]
-        try:
-            await first
-            for task in tasks:
-                await task
-        except asyncio.CancelledError:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise
+        if len(loads) == 1:
+            (only,) = loads.values()
+            await self._load_column(*only)
+        elif loads:
+            await gather_with_cancel(*(self._load_column(*load) for load in loads.values()))
 
     async def _load_column(self, objects: Objects, key: Key, fields: list[Field]) -> None:
         """Load a column that some fields have in common, and what each of them has below it."""
         make = self._make if objects.branch is None else self._make_once
         column = await make(objects, fields[0], key)
         if isinstance(column, Column):
-            for field in fields:
-                for plan, below in _below(field, column.content):
-                    await self._load(plan, below)
+            await self._load([below for field in fields for below in _below(field, column.content)])
 
     async def _make_once(self, objects: Objects, field: Field, key: Key) -> Column | Exception:
         """Make a column, or let another operation that is at it do that."""
@@ -298,7 +285,7 @@ class _Run:
         given = self._given.get(id(field))
         if given is None:
             try:
-                arguments = field.resolver.arguments(self._variables) if field.resolver else {}
+                arguments = cast("Resolver", field.resolver).arguments(self._variables)
                 given = key_of(field.attribute, arguments), arguments
             except Exception as error:
                 raise _Unusual from error
@@ -449,16 +436,18 @@ def _content(kind: Kind, values: Sequence[Any], branch: Branch | None) -> Conten
         kinds.remove(NoneType)
     if not kind.items:
         return _links(kind, kinds, values, branch)
-    if not kinds <= {list, tuple, Records, Distinct}:
+    if not kinds <= {list, tuple, Records}:
         raise _Unusual
     end = 0
     spans = [None if value is None else (end, end := end + len(value)) for value in values]
     lists = [value for value in values if value is not None]
     flat: Sequence[Any]
-    if len(lists) == 1:
+    if kinds == {Records}:
+        flat = Records.joined(lists)
+    elif kinds == {list} and len(lists) == 1:
         (flat,) = lists
     else:
-        flat = Records.joined(lists) if kinds == {Records} else list(chain.from_iterable(lists))
+        flat = list(chain.from_iterable(lists))
     return Lists(_content(kind.items, flat, branch), spans)
 
 

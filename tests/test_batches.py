@@ -141,6 +141,20 @@ async def test_who_asks_after_a_statement_was_sent_gets_another() -> None:
     assert values == [{("AAPL",): "earlier", ("MSFT",): "other"}, {("AAPL",): "later"}]
 
 
+async def test_keys_of_several_batches_are_of_all_their_generations(live: Live) -> None:
+    operation = Operation(live.runtime)
+    async with operation.attempt(snapshot=False):
+        first, both, again = operation.part(), operation.part(), operation.part()
+        before = await first.every("member_counts", [(1,)])
+        await live.writer.execute("UPDATE definition_groups SET description = 'other' WHERE id = 1")
+        found = await both.every("member_counts", [(1,), (2,)])
+        assert (found[:1], len(first.source.seen), len(both.source.seen)) == (before, 1, 2)
+        await again.every("member_counts", [(2,), (1,)])
+        assert again.source.seen == both.source.seen
+        operation.absorb(both.source)
+        assert not operation.agrees
+
+
 async def test_questions_of_other_arguments_or_too_many_keys_go_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "MAX_KEYS", 3)
     wire = Wire()
@@ -150,7 +164,7 @@ async def test_questions_of_other_arguments_or_too_many_keys_go_apart(monkeypatc
         shared.join(Question("stock_memberships", same=("TEST",)), [("A",)]),
         shared.join(Question("stock_memberships", same=("DEFAULT",)), [("C",), ("D",)]),
         shared.join(Question("stock_memberships", same=("DEFAULT",)), [("E",)]),
-        # what others have asked for are no more keys
+        # who asks only for what is asked for already joins
         shared.join(Question("stock_memberships", same=("DEFAULT",)), [("E",), ("C",)]),
         shared.join(Question("stocks"), [("A",), ("B",), ("C",), ("D",)]),
         shared.join(Question("stocks"), [("B",), ("D",)]),

@@ -17,6 +17,7 @@ import httpx2
 import pytest
 import strawberry
 import uvicorn
+from conftest import seconds_until
 from graphql import GraphQLError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +28,7 @@ from starlette.types import Message
 from strawberry.extensions import SchemaExtension
 from strawberry.scalars import JSON
 
-from graph.endpoint import GraphQLEndpoint
+from graph.endpoint import UNWATCHED_SECONDS, GraphQLEndpoint
 from graph.errors import DatabaseUnavailable
 from graph.limits import Limits, code_errors
 
@@ -726,6 +727,46 @@ async def test_a_client_that_has_gone_leaves_the_task_as_it_was():
     task = asyncio.current_task()
     assert task
     assert (sent, task.cancelling(), waits["gone"].ended.is_set()) == ([], 0, True)
+
+
+async def test_nobody_watches_over_what_has_ended():
+    waits["watched"] = Wait()
+    before = asyncio.all_tasks()
+    answering = asyncio.create_task(
+        call(
+            make_endpoint(time_limit=2 * UNWATCHED_SECONDS),
+            b'{"query":"{wait(name:\\"watched\\")}"}',
+            content_type=PLAIN.encode(),
+        )
+    )
+    await asyncio.wait_for(waits["watched"].started.wait(), 10)
+    status, _, body = await answering
+    assert (status, json.loads(body)["errors"][0]["extensions"]["code"]) == (200, "LIMIT_EXCEEDED")
+    # its listener was told to end, and does
+    await seconds_until(lambda: all_ended(before))
+
+
+async def all_ended(before: set[asyncio.Task[Any]]) -> bool:
+    return asyncio.all_tasks() <= before
+
+
+async def test_a_body_on_its_way_ends_with_the_server():
+    asked = asyncio.Event()
+
+    async def receive() -> Message:
+        asked.set()
+        return await asyncio.Future()
+
+    async def send(_: Message) -> None:
+        raise AssertionError("there is nothing to send")
+
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", PLAIN.encode())], "query_string": b""}
+    answering = asyncio.create_task(make_endpoint()(scope, receive, send))
+    await asyncio.wait_for(asked.wait(), 10)
+    answering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await answering
+    assert answering.cancelling() == 1
 
 
 async def test_an_operation_ends_with_the_server():

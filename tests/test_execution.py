@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, NamedTuple, NewType
+from typing import Any, Literal, NamedTuple, NewType
 
 import pytest
 import strawberry
@@ -348,6 +348,9 @@ CASES: dict[str, list[Any]] = {
     "not a number": [leaf(weight=float("nan")), leaf()],
     "infinite": [leaf(), leaf(weight=float("inf"))],
     "too large": [leaf(count=2**40), leaf()],
+    "too large by one": [leaf(count=2**31), leaf()],
+    "too small by one": [leaf(), leaf(count=-(2**31) - 1)],
+    "as large and as small as may be": [leaf(count=2**31 - 1), leaf(count=-(2**31))],
     "null where none may be": [leaf(), leaf(name=None)],
     "an exception for a value": [leaf(), leaf(weight=ValueError("no weight"))],
     "an exception for a row": [leaf(), ValueError("no row")],
@@ -386,7 +389,7 @@ async def test_unusual_rows_are_completed_by_the_standard_rules(case: str, selec
 
         @strawberry.field
         def branches(self) -> list[Branch] | None:
-            return [Branch(leaf=each, maybe=each, named=each, tags=["x"]) for each in items]
+            return [Branch(leaf=each, maybe=each, named=each, tags=("x", "y")) for each in items]  # type: ignore[arg-type]
 
     field = "nullable" if nullable else "strict"
     for query in (
@@ -444,6 +447,30 @@ async def test_a_key_is_sent_once_whether_it_is_answered_under_way_or_an_error(
         query = '{ stocks(symbols: ["AAPL", "MSFT"]) { groups { memberCount } } }'
         assert (await SCHEMA.execute(query, context_value=operation)).data is None
         assert operation.statements == ["stocks"]
+
+
+@pytest.mark.parametrize("memo", ["on", "off"])
+async def test_what_aliases_have_below_them_is_asked_for_at_the_same_time(
+    databases: Databases, priced_template: str, monkeypatch: pytest.MonkeyPatch, memo: Literal["on", "off"]
+) -> None:
+    query = '{ a: group(name: "BIG") { memberCount } b: group(name: "BIG") { totalWeight metadata } }'
+    url = await databases.make(priced_template)
+    async with open_runtime(Settings(database_url=url, memo=memo)) as runtime:
+        await runtime.freshness.confirmed()
+        fetch, sent, all_sent = runtime.database.fetch, set[str](), asyncio.Event()
+
+        async def held_back(statement: str, *arguments: Any, **options: Any) -> Any:
+            if statement in ("member_counts", "total_weights", "group_details"):
+                sent.add(statement)
+                if len(sent) == 3:
+                    all_sent.set()
+                await all_sent.wait()
+            return await fetch(statement, *arguments, **options)
+
+        monkeypatch.setattr(runtime.database, "fetch", held_back)
+        async with asyncio.timeout(10):
+            ours = await answer(runtime, query)
+        assert ours == await standard_answer(runtime, query)
 
 
 async def test_a_list_of_empty_lists_stays_a_column(databases: Databases, priced_template: str) -> None:
@@ -549,6 +576,8 @@ FAMILIAR = [
     '{ stock(symbol: "AAPL") { sector { name } industry groups { name type } } }',
     "{ groups(type: SECTOR, orderBy: MEMBER_COUNT_DESC) { totalCount nodes { name memberCount totalWeight symbols } } }",
     '{ group(name: "BIG", type: ETF) { exposure(by: SECTOR) { group { name } weight count } } }',
+    """{ a: group(name: "BIG", type: ETF) { memberCount } b: group(name: "BIG", type: ETF) { totalWeight members { nodes { rank } } }
+         stock(symbol: "AAPL") { groups { memberCount } other: groups { totalWeight } } }""",
     """{ sectorRotation(universe: "BIG", windows: [DAY, WEEK, MONTH, QUARTER]) { asOf members priced
          rows { group { name } members priced weighting windows { window change upShare rank } relative { ratio tail { date } }
                 contributors { stock { symbol } contribution } } } }""",

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import threading
@@ -34,6 +35,9 @@ MARKET = Path(__file__).parent / "data" / "market.sql"
 PRICES = MARKET.parent / "prices.sql"
 GIVEN = os.environ.get("TEST_DATABASE_URL")
 _numbers = itertools.count()
+
+# a shell has what it runs in the background ignore Ctrl-C, and all that tests start would inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def by_ordinal(_: "Question", keys: Sequence[Key], rows: list[Row]) -> list[list
     return dealt
 
 
-class Answers(NamedTuple):
+class Answered(NamedTuple):
     """What a batch is answered with."""
 
     of: dict[Key, Any]
@@ -57,10 +57,10 @@ class Batch:
         """Who has yet use for an answer."""
         self.shared = False
         """Whether others asked than who was first."""
-        self.answers: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
-        self.answers.add_done_callback(self._wake)
-        self._waiting: list[asyncio.Future[None]] = []
-        self.sending: asyncio.Task[Answers] | None = None
+        self.answers: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self._ended = asyncio.Event()
+        self.answers.add_done_callback(lambda _: self._ended.set())
+        self.sending: asyncio.Task[Answered] | None = None
 
     def enter(self, asker: object) -> bool:
         """Note who asks; whether he is new."""
@@ -70,19 +70,11 @@ class Batch:
         self.askers.add(asker)
         return True
 
-    async def wait(self) -> Answers:
+    async def wait(self) -> Answered:
         """Wait for the answers, or what went wrong; who waits may be cancelled, and others still wait."""
-        # as `shield` does, in a third of the time
-        if not self.answers.done():
-            waiting = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiting)
-            await waiting
+        # as `shield` does, in less time
+        await self._ended.wait()
         return self.answers.result()
-
-    def _wake(self, _: "asyncio.Future[Answers]") -> None:
-        for waiting in self._waiting:
-            if not waiting.done():
-                waiting.set_result(None)
 
     def leave(self, asker: object) -> None:
         """Let go of who has no more use for it: for nobody nothing is read."""
@@ -90,7 +82,7 @@ class Batch:
         if self.sending and not self.askers:
             self.sending.cancel()
 
-    def end(self, sent: "asyncio.Task[Answers]") -> None:
+    def end(self, sent: "asyncio.Task[Answered]") -> None:
         """Tell all who wait."""
         if sent.cancelled():
             self.answers.cancel()
@@ -111,7 +103,7 @@ class Batches:
     def __init__(self, read: Read) -> None:
         self._read = read
         self._next: dict[Question, Batch] = {}
-        self._under_way: set[asyncio.Task[Answers]] = set()
+        self._under_way: set[asyncio.Task[Answered]] = set()
 
     def join(self, question: Question, keys: Collection[Key]) -> Batch:
         """Have keys go with the next batch."""
@@ -141,11 +133,11 @@ class Batches:
         sending.add_done_callback(self._under_way.discard)
         sending.add_done_callback(batch.end)
 
-    async def _answer(self, question: Question, keys: list[Key]) -> Answers:
+    async def _answer(self, question: Question, keys: list[Key]) -> Answered:
         columns = map(list, zip(*keys, strict=True))
         reading = await self._read(question.statement, *columns, *question.same, as_of=question.as_of)
         dealt = question.deal(question, keys, reading.rows)
-        return Answers(dict(zip(keys, dealt, strict=True)), reading.generation)
+        return Answered(dict(zip(keys, dealt, strict=True)), reading.generation)
 
     async def close(self) -> None:
         """End what is under way, and send no more."""

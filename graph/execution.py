@@ -194,7 +194,7 @@ class _Run:
         """Load the columns that are not there, each with what is below it, all at the same time."""
         loads: dict[tuple[int, Key], tuple[Objects, Key, list[Field]]] = {}
         for plan, objects in found:  # which grows
-            for field in plan.deep:
+            for field in plan.waiting:
                 try:
                     key = self._key(field)
                     column = self._find(objects, field, key)
@@ -419,7 +419,7 @@ def _below(field: Field, content: Content) -> Iterator[tuple[Plan, Objects]]:
         content = content.items
     if isinstance(content, Links):
         for name, objects in content.parts.items():
-            if (plan := field.plans[name]).deep:
+            if (plan := field.plans[name]).waiting:
                 yield plan, objects
 
 

@@ -107,8 +107,8 @@ class Field(NamedTuple):
     """What its columns are kept under; None where that depends on variables."""
     counts: bool
     """Whether there are resolvers below it, which count objects."""
-    deep: bool
-    """Whether it may have to wait, or something below it."""
+    waits: bool
+    """Whether its values, or those of something below it, are to be waited for."""
 
 
 class Plan(NamedTuple):
@@ -121,8 +121,8 @@ class Plan(NamedTuple):
     """Whether nothing was left to the standard way."""
     counts: bool = True
     """Whether there are resolvers in it, which count objects."""
-    deep: tuple[Field, ...] = ()
-    """Those of its fields that may have to wait, or lead to others that may."""
+    waiting: tuple[Field, ...] = ()
+    """Those of its fields that wait."""
 
 
 class Plans:
@@ -202,8 +202,8 @@ def make_plan(executor: Executor[Any], of: GraphQLObjectType, grouped: Mapping[s
         elif field := _field(executor, of, details):
             fields[name] = field
     counts = any(field and (field.resolver or field.counts) for field in fields.values())
-    deep = tuple(field for field in fields.values() if field and field.deep)
-    return Plan(of.name, tuple(fields), tuple(fields.values()), len(fields) == len(grouped), counts, deep)
+    waiting = tuple(field for field in fields.values() if field and field.waits)
+    return Plan(of.name, tuple(fields), tuple(fields.values()), len(fields) == len(grouped), counts, waiting)
 
 
 def _field(executor: Executor[Any], of: GraphQLObjectType, details: list[FieldDetails]) -> Field | None:
@@ -239,16 +239,16 @@ def _field(executor: Executor[Any], of: GraphQLObjectType, details: list[FieldDe
             except Exception:  # noqa: BLE001 - whatever is wrong with them the standard way tells
                 return None
     counts = any(plan.counts for plan in plans.values())
-    deep = bool(resolver and resolver.waits) or any(plan.deep for plan in plans.values())
-    return Field(field.python_name, kind, plans, resolver, arguments, key, counts, deep)
+    waits = bool(resolver and resolver.waits) or any(plan.waiting for plan in plans.values())
+    return Field(field.python_name, kind, plans, resolver, arguments, key, counts, waits)
 
 
 def _kind(executor: Executor[Any], of: GraphQLOutputType) -> Kind:
     nullable = not isinstance(of, GraphQLNonNull)
     bare = of if nullable else cast("GraphQLNonNull[Any]", of).of_type
     if is_leaf_type(bare):
-        as_they_are = {_AS_THEY_ARE[bare], NoneType} if bare in _AS_THEY_ARE else {NoneType}
-        return Kind(nullable, leaf=bare, accepts=frozenset(as_they_are - (set() if nullable else {NoneType})))
+        accepts = [_AS_THEY_ARE.get(bare), NoneType if nullable else None]
+        return Kind(nullable, leaf=bare, accepts=frozenset(filter(None, accepts)))
     if isinstance(bare, GraphQLList):
         return Kind(nullable, items=_kind(executor, bare.of_type))
     types = (bare,) if is_object_type(bare) else executor.schema.get_possible_types(cast("GraphQLAbstractType", bare))

@@ -525,9 +525,10 @@ async def measure_growth(timer: Timer, server_url: str) -> None:
                 for of in servers
             ]
         for mode, rates, start, megabytes in found:
-            tables[table].append([f"{title}, {mode}", *(f"{each:,.0f}" for each in rates.values()), f"{start:.1f}"])
             # of several processes, it would be that of the one that starts them
-            tables[table][-1].append("" if options else f"{megabytes:.0f}")
+            memory = "" if options else f"{megabytes:.0f}"
+            shown = [f"{each:,.0f}" for each in rates.values()]
+            tables[table].append([f"{title}, {mode}", *shown, f"{start:.1f}", memory])
         every.update({(f"{title} {mode}", query): each for (mode, query), each in samples.items()})
         return found
 

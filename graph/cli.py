@@ -2,51 +2,53 @@
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import fields, replace
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from datetime import date
-from decimal import Decimal
-from importlib import import_module
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
+from urllib.parse import urlsplit
 
 import asyncpg
 import orjson
 import uvicorn
 from cyclopts import App, CycloptsError, Parameter, validators
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress as Drawn
 
 from graph.app import create_app, open_runtime
-from graph.bar_loading import PricesDiff, load_bars
+from graph.bar_loading import load_bars
 from graph.checks import Finding
 from graph.checks import check as find_faults
 from graph.context import Operation
 from graph.database import Database, answered
+from graph.demo import demo_groups
 from graph.embedded import default_home, embedded_postgres
 from graph.errors import DatabaseUnavailable, StockgraphError
 from graph.folders import read_paths
 from graph.holdings import GroupHoldings, Unit
-from graph.loading import GroupDiff, GroupRefused, Listed, load_groups
+from graph.loading import GroupDiff, GroupRefused, load_groups
 from graph.migration import Migration, Outcome, migrate, named, read_entries, read_file, read_table
 from graph.nodes import GroupType
+from graph.output import (
+    JsonReport,
+    TextReport,
+    contents_as_text,
+    err,
+    fail,
+    greet,
+    open_streams,
+    progress_bar,
+)
 from graph.schema import make_schema
 from graph.settings import Settings, drop_empty_variables
-from graph.sheets import Progress, quoted
+from graph.sheets import quoted
 from graph.tables import make_tables, mend_history
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
-
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 app = App(
     name="stockgraph",
@@ -76,9 +78,11 @@ def serve(
     signal.signal(signal.SIGTERM, _stop)
     _refuse_taken(host, port)
     with _database(settings) as url:
-        asyncio.run(_look_over(url) if settings.database_url else _furnish(url, settings, demo=demo))
+        if settings.database_url is None:
+            asyncio.run(_furnish(url, settings, demo=demo))
         served = replace(settings, database_url=url)
-        err.print(f"[bold]stockgraph[/] serves http://{host}:{port}/graphql  (Ctrl-C stops it)")
+        contents = asyncio.run(_look_over(served))
+        greet(_addresses(host, port), _place(settings), contents)
         options: dict[str, Any] = {
             "host": host,
             "port": port,
@@ -159,16 +163,16 @@ def load(
         paths: Files and folders.
 
     """
-    with _progress() as progress:
+    with progress_bar() as progress:
         reading = read_paths(paths, group_type=type, name=name, weights=weights, as_of=as_of, progress=progress)
-    report = _JsonReport() if json else _TextReport()
+    report = JsonReport() if json else TextReport()
     failures: list[StockgraphError] = list(reading.errors)
 
     async def run(url: str) -> None:
         async with _connected(url) as connection:
             if settings.database_url is None:
                 await make_tables(connection)
-            with _progress() as progress:
+            with progress_bar() as progress:
                 outcomes = load_groups(
                     connection, reading.groups, environment=settings.environment, dry_run=dry_run, progress=progress
                 )
@@ -188,7 +192,7 @@ def load(
     finally:
         report.end(reading.notes, failures, dry_run=dry_run)
     for failure in failures:
-        _fail(failure)
+        fail(failure)
     if failures:
         sys.exit(FAILED)
 
@@ -196,7 +200,7 @@ def load(
 async def _report(
     outcomes: AsyncGenerator[GroupDiff | GroupRefused, None],
     groups: Sequence[GroupHoldings],
-    report: "_JsonReport | _TextReport",
+    report: JsonReport | TextReport,
     failures: list[StockgraphError],
 ) -> None:
     """Print what became of each group as it is written, and keep why some were refused."""
@@ -206,101 +210,7 @@ async def _report(
             if isinstance(outcome, GroupRefused):
                 failures.append(outcome)
                 continue
-            try:
-                report.add(outcome, group)
-            except BrokenPipeError:
-                # what is to be loaded is loaded whether or not somebody reads on
-                _mute()
-
-
-class _JsonReport:
-    """One document of what a load changed, printed group by group as they are written."""
-
-    prices: PricesDiff | None = None
-
-    def __init__(self) -> None:
-        self._opening = '{"groups":['
-
-    def add(self, diff: GroupDiff, group: GroupHoldings) -> None:
-        told = {each.name: getattr(diff, each.name) for each in fields(diff)}
-        lists = {name: value for name, value in told.items() if isinstance(value, Listed)}
-        told |= {name: listed.first for name, listed in lists.items()}
-        told |= {"totals": {name: listed.total for name, listed in lists.items()}, "left_out": group.left_out}
-        print(self._opening + orjson.dumps(told, default=float).decode())
-        self._opening = ","
-
-    def end(self, notes: Sequence[str], failures: Sequence[StockgraphError], **_: object) -> None:
-        ending = orjson.dumps({"prices": self.prices, "notes": notes, "errors": list(map(str, failures))}).decode()
-        print(f"{self._opening.removesuffix(',')}],{ending.removeprefix('{')}")
-
-
-class _TextReport:
-    """Lines of what a load changed, printed group by group as they are written."""
-
-    prices: PricesDiff | None = None
-
-    def __init__(self) -> None:
-        self._count = self._changed = 0
-
-    def add(self, diff: GroupDiff, group: GroupHoldings) -> None:
-        print(_as_text(diff, group))
-        self._count += 1
-        self._changed += diff.changed
-
-    def end(self, notes: Sequence[str], _: object, *, dry_run: bool) -> None:
-        for note in notes:
-            err.print(f"note: {note}", markup=False)
-        if self._count:
-            would = "would change" if dry_run else "changed"
-            written = "; a dry run, nothing was written" if dry_run else ""
-            print(f"{self._count} groups read, {self._changed} {would}{written}")
-        if self.prices and self.prices.files:
-            print(_prices_as_text(self.prices, dry_run=dry_run))
-
-
-def _as_text(diff: GroupDiff, group: GroupHoldings) -> str:
-    lines = []
-    if group.left_out:
-        rows = [f"{row.ticker or row.name or '-'} ({row.reason})" for row in group.left_out]
-        lines.append(
-            f"{group.type} {group.name}: {len(rows):,} rows that are no members left out: {_few(rows, len(rows))}"
-        )
-    reweighted = [f"{each.symbol} {_weight(each.old)} -> {_weight(each.new)}" for each in diff.reweighted.first]
-    changes = [
-        f"{total:,} {what} ({_few(first, total)})"
-        for what, total, first in (
-            ("added", diff.added.total, diff.added.first),
-            ("removed", diff.removed.total, diff.removed.first),
-            ("reweighted", diff.reweighted.total, reweighted),
-            ("weights too small for this database, now zero", diff.zeroed.total, diff.zeroed.first),
-        )
-        if total
-    ]
-    if diff.redescribed:
-        changes.append("described anew")
-    if diff.annotated:
-        changes.append("annotated anew")
-    changes.append(f"{diff.unchanged:,} unchanged")
-    day = f" as of {diff.as_of}" if diff.as_of else ""
-    lines.append(f"{diff.type} {diff.name}{day}: {'; '.join(changes)}")
-    return "\n".join(lines)
-
-
-def _prices_as_text(prices: PricesDiff, *, dry_run: bool) -> str:
-    days = f", {prices.first} to {prices.last}" if prices.rows else ""
-    counts = f"{prices.added:,} added, {prices.changed:,} changed, {prices.unchanged:,} unchanged"
-    left_out = f", {prices.left_out:,} rows without a close left out" if prices.left_out else ""
-    written = "; a dry run, nothing was written" if dry_run else ""
-    symbols = f"{prices.symbols.total:,} symbols ({_few(prices.symbols.first, prices.symbols.total)})"
-    return f"prices: {prices.rows:,} bars of {symbols}{days}: {counts}{left_out}{written}"
-
-
-def _weight(weight: Decimal | None) -> str:
-    return "unknown" if weight is None else str(weight)
-
-
-def _few(texts: Sequence[str], total: int, most: int = 4) -> str:
-    return ", ".join(texts[:most]) + (" ..." if total > most else "")
+            report.add(outcome, group)
 
 
 @app.command
@@ -344,8 +254,8 @@ def query(
     elif json:
         print(orjson.dumps(answer["data"]["universe"]).decode())
     else:
-        for symbol in answer["data"]["universe"]["symbols"]:
-            print(symbol)
+        # nothing for nobody, and not an empty line
+        print(*answer["data"]["universe"]["symbols"], sep="\n", end="\n" * bool(answer["data"]["universe"]["size"]))
     if "errors" in answer:
         sys.exit(FAILED)
 
@@ -459,10 +369,8 @@ async def _furnish(url: str, settings: Settings, *, demo: bool) -> None:
         if not demo or await connection.fetchval(used):
             return
         err.print("The database is empty and gets demo data: real sectors, indexes, funds and themes.")
-        # in a process of its own, since what reads the data takes memory that a server should not keep
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as reader:
-            groups = await asyncio.wrap_future(reader.submit(_read_demo))
-        with _progress() as progress:
+        groups = demo_groups()
+        with progress_bar() as progress:
             # all or nothing: half a demo would pass for a database that has been filled
             async with connection.transaction():
                 done = 0
@@ -473,40 +381,25 @@ async def _furnish(url: str, settings: Settings, *, demo: bool) -> None:
                     progress(f"Filling {outcome.type} {outcome.name}", done, len(groups))
 
 
-def _read_demo() -> list[GroupHoldings]:
-    groups: list[GroupHoldings] = import_module("graph.demo").demo_groups()
-    return groups
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Draw a bar, where there is a terminal to draw on; what it gives is told how far things are."""
-    shown = ""
-
-    def draw(what: str, done: int, of: int | None) -> None:
-        nonlocal shown
-        if what != shown:
-            # another bar, since one that is of something cannot become one of nobody knows how much
-            for task in drawn.task_ids:
-                drawn.remove_task(task)
-            drawn.add_task(escape(what), total=of)
-            shown = what
-        drawn.update(drawn.task_ids[0], completed=done, total=of)
-
-    with Drawn(console=err, transient=True, redirect_stdout=sys.stdout.isatty(), disable=not err.is_terminal) as drawn:
-        yield draw
-
-
-async def _look_over(url: str) -> None:
-    """Refuse a database without tables; one that does not answer yet may come."""
+async def _look_over(settings: Settings) -> str | None:
+    """Refuse a database without tables, and tell what is in it; one that does not answer yet may come."""
     try:
-        async with Database(url) as database:
-            reading = await database.fetch("tracking", stamped=False)
+        async with Database(settings.database_url or "") as database:
+            (tracking,) = (await database.fetch("tracking", stamped=False)).rows
+            contents = await _contents(database, settings) if tracking["complete"] else None
     except DatabaseUnavailable as error:
         logging.getLogger(__name__).warning("%s Serving DATABASE_UNAVAILABLE until then.", error)
-        return
-    if not reading.rows[0]["complete"]:
+        return None
+    if contents is None:
         raise DatabaseUnavailable("The database of DATABASE_URL lacks tables; `stockgraph init` makes them.")
+    return contents
+
+
+async def _contents(database: Database, settings: Settings) -> str:
+    counts = (await database.fetch("contents", settings.environment, stamped=False)).rows
+    (prices,) = (await database.fetch("price_table", stamped=False)).rows
+    day = (await database.fetch("last_price_day", stamped=False)).rows[0]["day"] if prices["there"] else None
+    return contents_as_text({row["kind"]: row["total"] for row in counts}, day)
 
 
 def _refuse_taken(host: str, port: int) -> None:
@@ -519,36 +412,56 @@ def _refuse_taken(host: str, port: int) -> None:
         ) from error
 
 
+def _addresses(host: str, port: int) -> list[str]:
+    """Give what can be clicked here and, where every address is listened on, from elsewhere."""
+    if host not in ("0.0.0.0", "::"):  # noqa: S104 - compared with
+        return [f"http://[{host}]:{port}/graphql" if ":" in host else f"http://{host}:{port}/graphql"]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outward, suppress(OSError):
+        outward.connect(("192.0.2.1", 9))  # an address of nobody's, and nothing is sent
+        return [f"http://{each}:{port}/graphql" for each in dict.fromkeys(("127.0.0.1", outward.getsockname()[0]))]
+    return [f"http://127.0.0.1:{port}/graphql"]
+
+
+def _place(settings: Settings) -> str:
+    """Tell where the data are, without a password."""
+    if settings.database_url is None:
+        return f"{settings.home or default_home()} (a PostgreSQL of its own)"
+    parts = urlsplit(settings.database_url)
+    return f"{parts.path.lstrip('/') or 'the database'} on {parts.hostname or 'this machine'}"
+
+
 def _stop(_: int, __: object) -> NoReturn:
     sys.exit(0)
 
 
 def main() -> None:
     """Run the command; one line on standard error and a non-zero exit for whatever a person can mend."""
+    output = open_streams()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    code: str | int | None
+    try:
+        code = _run()
+    except SystemExit as end:
+        code = end.code
+    if output.failure:
+        fail(f"Standard output is incomplete: {output.failure.strerror}.")
+        code = code or FAILED
+    sys.exit(code)
+
+
+def _run() -> int:
     try:
         drop_empty_variables()
         app(exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        _fail(f"{' '.join(str(error).split())} `stockgraph --help` tells more.")
-        sys.exit(WRONG_USAGE)
+        fail(f"{' '.join(str(error).split())} `stockgraph --help` tells more.")
+        return WRONG_USAGE
     except StockgraphError as error:
-        _fail(error)
-        sys.exit(FAILED)
+        fail(error)
+        return FAILED
     except asyncpg.PostgresError as error:
-        _fail(f"PostgreSQL: {str(error).splitlines()[0]}")
-        sys.exit(FAILED)
+        fail(f"PostgreSQL: {str(error).splitlines()[0]}")
+        return FAILED
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        _mute()
-
-
-def _mute() -> None:
-    """Print to nowhere: whoever read has read enough, and Python would complain once more at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _fail(reason: object) -> None:
-    err.print("[bold red]error:[/]", end=" ")
-    err.print(str(reason), markup=False)
+        return INTERRUPTED
+    return 0

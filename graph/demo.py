@@ -1,31 +1,20 @@
-"""The demo data: the American market of one day, out of the packages pitindex and index-constitution.
+"""The demo data: the American market of one day, from the facts that the build read (demo_facts.py).
 
-Both carry their data, gathered from Wikipedia, in their wheels: nothing is fetched. The day is the last that pitindex
-covers. index-constitution calls a company by its newest ticker whatever the day (SKYD what was PSKY then), so the S&P
-500 is taken from pitindex; in the Nasdaq-100 and the Dow the two write every stock of that day alike.
-
-Neither has weights, so the weighted funds are those whose index is equally weighted by its rules. Every stock counts as
-one, while S&P's indices divide a company's share among its share classes: nominal weights, and the descriptions say so.
-
-Of the universes it is known who was a member on any day since `COMPLETE_SINCE`, under today's tickers as far as the
-packages tell them. docs/index-history.md says which package is believed of what, and how the two differ.
+None of them is a weight, so the weighted funds are those whose index is equally weighted by its rules. Every stock
+counts as one, while S&P's indices divide a company's share among its share classes: nominal weights, and the
+descriptions say so.
 """
 
-import re
-import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from datetime import date, datetime, time
+from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import NamedTuple
 
-import index_constitution
-import pitindex
+import orjson
 
-# what pitindex shows of the past is a table for each day, which takes seconds
-from pitindex import _loader
-
+from graph.errors import StockgraphError
 from graph.holdings import GroupHoldings, Holding, Spell
 
 INDEX_NAMES = {
@@ -36,28 +25,6 @@ INDEX_NAMES = {
     "dow30": "Dow Jones Industrial Average",
 }
 """The full names of the universes."""
-
-COMPLETE_SINCE = {
-    "sp500": date(2004, 12, 30),
-    "sp400": date(2020, 12, 29),
-    "sp600": date(2021, 3, 31),
-    "nasdaq100": date(2019, 3, 19),
-    "dow30": date(2003, 1, 27),
-}
-"""The first day whose members are known, by universe; before it the packages have too many, too few or others."""
-
-OF_PITINDEX = ("sp500", "sp400", "sp600")
-"""The universes whose past is out of pitindex; that of the others is out of index-constitution."""
-
-SHADOWED = (
-    ("SBC", date(2004, 12, 30), date(2005, 11, 21)),  # T
-    ("IR", date(2004, 12, 30), date(2008, 6, 6)),  # TT
-    ("TYC", date(2004, 12, 30), date(2009, 3, 17)),  # JCI
-    ("ACT", date(2004, 12, 30), date(2015, 3, 23)),  # AGN
-    ("ACE", date(2010, 7, 15), date(2016, 1, 19)),  # CB
-    ("TYC", date(2010, 8, 27), date(2016, 9, 6)),  # JCI
-)
-"""Members of the S&P 500 that pitindex has under a ticker they took later, and that another member had meanwhile."""
 
 
 class Fund(NamedTuple):
@@ -143,12 +110,8 @@ THEMES = {
 }
 """The GICS sub-industries that each theme is drawn from."""
 
-_RENAMED = re.compile(r"rename → (\S+):")
-
-_Spell = tuple[str, date, date]
-"""A symbol, the day it joined, the day it left: date.max where it has not."""
-_Rename = tuple[date, str, str]
-"""The day of it, the old ticker, the new one."""
+FACTS = Path(__file__).with_name("demo.json")
+"""The sources and their licences, the day, the stocks and the spells of each index, as the build made it."""
 
 
 def demo_groups() -> list[GroupHoldings]:
@@ -156,46 +119,39 @@ def demo_groups() -> list[GroupHoldings]:
 
     The universes have their past.
     """
-    with warnings.catch_warnings():
-        # that a newer release may exist is no news to someone who asked for a demo
-        warnings.simplefilter("ignore", pitindex.StaleDataWarning)
-        day = pitindex.PitIndex("sp1500").coverage_end
-        table = pitindex.get_constituents(day, "sp1500")
-    # A sub-industry lies in one sector. Where the source puts one of its firms into another (a bank into Health Care),
-    # the sector of most of its firms is meant: the commonest comes last, and stays.
-    pairs = Counter(zip(table["gics_sub_industry"], table["gics_sector"], strict=True)).most_common()
-    sectors = {industry: sector for (industry, sector), _ in reversed(pairs)}
-
-    stocks: dict[str, Holding] = {}
-    sector_of: dict[str, str] = {}
-    universes: dict[str, list[str]] = {universe: [] for universe in INDEX_NAMES}
-    columns = ["ticker", "name", "gics_sub_industry", "index"]
-    for symbol, name, industry, universe in table[columns].itertuples(index=False, name=None):
-        stocks[symbol] = Holding(symbol, name=name, industry=industry)
-        sector_of[symbol] = sectors[industry]
-        universes[universe].append(symbol)
-    for universe in ("nasdaq100", "dow30"):
-        table = index_constitution.constituents_at(universe, day)
-        for symbol, name in table[["symbol", "name"]].itertuples(index=False, name=None):
-            stocks.setdefault(symbol, Holding(symbol, name=name))
-            universes[universe].append(symbol)
+    if not FACTS.exists():
+        raise StockgraphError("The demo's facts are not built; `pip install -e .` in the source folder makes them.")
+    facts = orjson.loads(FACTS.read_bytes())
+    day = date.fromisoformat(facts["day"])
+    stocks = {
+        symbol: Holding(symbol, name=name, industry=industry) for symbol, (name, industry, _) in facts["stocks"].items()
+    }
+    sector_of = {symbol: sector for symbol, (_, _, sector) in facts["stocks"].items()}
+    past = {
+        universe: tuple(
+            Spell(symbol, *(each and date.fromisoformat(each) for each in days)) for symbol, *days in spells
+        )
+        for universe, spells in facts["universes"].items()
+    }
+    universes = {
+        universe: [spell.symbol for spell in spells if spell.valid_to is None] for universe, spells in past.items()
+    }
 
     def group(kind: str, name: str, symbols: Iterable[str], description: str) -> GroupHoldings:
         holdings = tuple(stocks[symbol] for symbol in sorted(symbols))
         # told as a demo, so that whatever is loaded takes its place
         return GroupHoldings(kind, name, holdings, description, day, metadata={"stockgraph": "demo"})
 
-    renames = _renames(day)
     groups = []
     for universe, symbols in universes.items():
         today = f"The {INDEX_NAMES[universe]}: its {len(symbols)} stocks as of {day}."
-        groups.append(replace(group("UNIVERSE", universe, symbols, today), past=_past(universe, day, renames)))
+        groups.append(replace(group("UNIVERSE", universe, symbols, today), past=past[universe]))
     groups += [
-        group("SECTOR", sector.lower().replace(" ", "_"), (s for s in stocks if sector_of.get(s) == sector), sector)
-        for sector in sorted(set(sectors.values()))
+        group("SECTOR", sector.lower().replace(" ", "_"), (s for s in stocks if sector_of[s] == sector), sector)
+        for sector in sorted(filter(None, set(sector_of.values())))
     ]
     for fund in FUNDS:
-        symbols = [s for s in universes[fund.universe] if fund.sector in (None, sector_of.get(s))]
+        symbols = [s for s in universes[fund.universe] if fund.sector in (None, sector_of[s])]
         among = f"{len(symbols)} {fund.sector} stocks" if fund.sector else f"{len(symbols)} stocks"
         unweighted = group(
             "ETF",
@@ -227,69 +183,3 @@ def demo_groups() -> list[GroupHoldings]:
         for theme, industries in THEMES.items()
     ]
     return groups
-
-
-def _past(universe: str, day: date, renames: Sequence[_Rename]) -> tuple[Spell, ...]:
-    """Give the spells of a universe, by symbol and day; those that meet, such as around a change of ticker, are one."""
-    found = [
-        (_newest(symbol, joined, renames), joined, left)
-        for symbol, joined, left in (_changes(universe) if universe in OF_PITINDEX else _history(universe, day))
-    ]
-    if universe == "sp500":
-        found += SHADOWED
-    spells: dict[str, list[list[date]]] = {}
-    for symbol, joined, left in sorted(found):
-        known = spells.setdefault(symbol, [])
-        if known and joined <= known[-1][1]:
-            known[-1][1] = max(left, known[-1][1])
-        else:
-            known.append([joined, left])
-    first = COMPLETE_SINCE[universe]
-    return tuple(
-        Spell(symbol, max(joined, first), left if left <= day else None)
-        for symbol, known in spells.items()
-        for joined, left in known
-        if left > first
-    )
-
-
-def _changes(universe: str) -> Iterator[_Spell]:
-    """Yield the spells that pitindex knows."""
-    first, seed = _loader.load_seed(universe)
-    since = dict.fromkeys(seed, first)
-    for event in _loader.load_events(universe):
-        if event.action == "added":
-            since[event.ticker] = event.date
-        else:
-            yield event.ticker, since.pop(event.ticker), event.date
-    for symbol, joined in since.items():
-        yield symbol, joined, date.max
-
-
-def _history(universe: str, day: date) -> Iterator[_Spell]:
-    """Yield the spells that index-constitution knows; it goes on after the day."""
-    midnight = datetime.combine(day, time())
-    table = index_constitution.history(universe)[["symbol", "opt-in", "opt-out"]]
-    for symbol, joined, left in table.itertuples(index=False, name=None):
-        if joined <= midnight:
-            yield symbol, joined.date(), left.date() if left <= midnight else date.max
-
-
-def _renames(day: date) -> list[_Rename]:
-    """Give the changes of tickers up to a day, in their order."""
-    table = index_constitution.events(region="us")
-    table = table.loc[table["event_type"] == "ticker_change", ["event_date", "old_symbol", "new_symbol"]]
-    found = {(changed.date(), old, new) for changed, old, new in table.itertuples(index=False, name=None)}
-    for universe in OF_PITINDEX:
-        for event in _loader.load_events(universe):
-            if renamed := _RENAMED.match(event.reason or ""):
-                found.add((event.date, event.ticker, renamed[1]))
-    return sorted(rename for rename in found if rename[0] <= day)
-
-
-def _newest(symbol: str, joined: date, renames: Sequence[_Rename]) -> str:
-    """Give the newest ticker of a company by the one that it had when it joined."""
-    for changed, old, new in renames:
-        if symbol == old and joined < changed:
-            symbol = new
-    return symbol

@@ -10,8 +10,8 @@ from starlette.types import Scope
 
 DIST = Path(__file__).parent / "web" / "dist"
 NOT_BUILT = (
-    "<!doctype html><title>stockgraph</title><p>GraphiQL is not built: run <code>pip install -e .</code> "
-    "in the source folder and start the server again. The API answers here without it."
+    "<!doctype html><title>stockgraph</title><p>GraphiQL is not here, since npm could not be reached when stockgraph "
+    "was built: install it again where it can, and start the server again. The API answers here without it."
 )
 SECURITY_HEADERS = {
     # Monaco, the editor, sets styles on its elements.

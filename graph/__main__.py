@@ -1,5 +1,5 @@
 """`python -m graph`: the same as the `stockgraph` command."""
 
-from graph.cli import main
+from graph.cli.commands import main
 
 main()

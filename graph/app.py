@@ -12,16 +12,16 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from graph.answers import Answers
-from graph.columns import Columns
-from graph.context import Holdings, Operation, Runtime
-from graph.database import Database
-from graph.endpoint import GraphQLEndpoint
+from graph.caching.data_cache import Memo
+from graph.caching.generations import Freshness
+from graph.caching.response_cache import Answers
 from graph.errors import DatabaseUnavailable
-from graph.freshness import Freshness
-from graph.keys import GroupName
-from graph.memo import Memo
-from graph.pages import graphiql_page, page_routes
+from graph.execution.columns import Columns
+from graph.execution.operation import Operation, Runtime
+from graph.http.assets import graphiql_page, page_routes
+from graph.http.endpoint import GraphQLEndpoint
+from graph.model import GroupName, Holdings
+from graph.postgres.database import Database
 from graph.schema import make_schema
 from graph.settings import Settings
 

@@ -25,19 +25,19 @@ from strawberry.types import ExecutionContext, ExecutionResult
 from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.enum import StrawberryEnumDefinition
 
-from graph.breadth import BreadthQuery
-from graph.context import Operation
+from graph.api.breadth import BreadthQuery
+from graph.api.nodes import Group, NodesQuery, Stock
+from graph.api.overlaps import OverlapQuery
+from graph.api.rotation import RotationQuery
+from graph.api.search import SearchQuery
+from graph.api.status import StatusQuery
+from graph.api.universes import UniverseQuery
+from graph.caching.generations import ListenerMode
 from graph.errors import GraphError
-from graph.execution import ColumnExecutor, at_once, execute_plan
-from graph.freshness import ListenerMode
-from graph.limits import Document, Documents, Limits, code_errors
-from graph.nodes import Group, NodesQuery, Stock
-from graph.overlaps import OverlapQuery
-from graph.plans import Plan, Plans
-from graph.rotation import RotationQuery
-from graph.search import SearchQuery
-from graph.status import StatusQuery
-from graph.universes import UniverseQuery
+from graph.execution.executor import ColumnExecutor, at_once, execute_plan
+from graph.execution.limits import Document, Documents, Limits, code_errors
+from graph.execution.operation import Operation
+from graph.execution.plans import Plan, Plans
 
 ATTEMPTS = 3
 """How often an operation is run where what it read was not of one generation; the last time in one snapshot."""

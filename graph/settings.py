@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_type_hints
 from urllib.parse import urlsplit
@@ -12,16 +11,7 @@ from zoneinfo import ZoneInfo
 from cyclopts import App, Group, Parameter
 
 from graph.errors import StockgraphError
-
-
-class Environment(StrEnum):
-    """Which of the rows of one database are meant; those of one environment never show in another."""
-
-    DEFAULT = "DEFAULT"
-    TEST = "TEST"
-    UAT = "UAT"
-    PROD = "PROD"
-
+from graph.model import Environment
 
 Switch = Literal["on", "off"]
 

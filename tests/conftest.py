@@ -22,17 +22,19 @@ import uvicorn
 from starlette.applications import Starlette
 
 from graph.app import create_app, open_runtime
-from graph.context import Operation, Runtime
-from graph.database import Generation
-from graph.demo import demo_groups
-from graph.embedded import embedded_postgres
-from graph.loading import GroupRefused, load_groups
+from graph.execution.operation import Operation, Runtime
+from graph.loading.demo import demo_groups
+from graph.loading.group_writer import GroupRefused, load_groups
+from graph.postgres.database import Generation
+from graph.postgres.ddl import make_tables
+from graph.postgres.embedded import embedded_postgres
 from graph.schema import make_schema
 from graph.settings import Settings
-from graph.tables import make_tables
 
-MARKET = Path(__file__).parent / "data" / "market.sql"
-PRICES = MARKET.parent / "prices.sql"
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "tests" / "data"
+MARKET = DATA / "market.sql"
+PRICES = DATA / "prices.sql"
 GIVEN = os.environ.get("TEST_DATABASE_URL")
 _numbers = itertools.count()
 

@@ -222,7 +222,7 @@ async def test_a_server_may_start_before_its_database(market_url: str, databases
 
 
 async def test_a_statement_that_waits_too_long_is_an_error(market_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graph.database.STATEMENT_SECONDS", 0.3)
+    monkeypatch.setattr("graph.postgres.database.STATEMENT_SECONDS", 0.3)
     locker = await asyncpg.connect(market_url)
     with serving(create_app(Settings(database_url=market_url))) as site:
         async with httpx2.AsyncClient() as client, locker.transaction():

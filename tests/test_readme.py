@@ -42,7 +42,7 @@ def test_its_links_lead_somewhere() -> None:
 
 
 def test_its_error_codes_are_those_of_the_classes() -> None:
-    source = (ROOT / "graph" / "errors.py").read_text() + (ROOT / "graph" / "limits.py").read_text()
+    source = (ROOT / "graph" / "errors.py").read_text() + (ROOT / "graph" / "execution" / "limits.py").read_text()
     codes = set(re.findall(r'code = "([A-Z_]+)"', source)) | set(
         re.findall(r'"((?:GRAPHQL|OPERATION)_[A-Z_]+)"', source)
     )

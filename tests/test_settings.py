@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from graph.settings import Environment, Settings
+from graph.model import Environment
+from graph.settings import Settings
 
 
 def test_the_defaults() -> None:

@@ -21,15 +21,15 @@ import asyncpg
 import numpy as np
 import orjson
 
+from graph.api.rotation import RotationQuery
 from graph.app import open_runtime
-from graph.context import Operation, Runtime
-from graph.embedded import embedded_postgres
-from graph.nodes import GroupType
-from graph.prices import frame_for
-from graph.rotation import RotationQuery
+from graph.execution.operation import Operation, Runtime
+from graph.model import GroupType
+from graph.postgres.ddl import make_tables
+from graph.postgres.embedded import embedded_postgres
+from graph.prices.closes import frame_for
 from graph.schema import make_schema
 from graph.settings import Settings
-from graph.tables import make_tables
 
 STOCKS, SESSIONS, SECTORS, THEMES = 3_500, 252, 11, 20
 FUNDS = (

@@ -37,8 +37,8 @@ import asyncpg
 import numpy as np
 import orjson
 
-from graph.embedded import embedded_postgres
-from graph.tables import make_tables
+from graph.postgres.ddl import make_tables
+from graph.postgres.embedded import embedded_postgres
 
 FUNDS = (504, 102, 30, 2_700, 1_950, 503, 400, 400, 180, 150, 100, 100, 75, 75, 70, 65, 60, 55, 50, 40, 35, 30, 26, 25)
 """Members of each fund; the first is SPY, of the largest stocks. Every eighth fund holds AAPL."""

@@ -1,0 +1,35 @@
+"""Past days: which of them can be asked, and of which groups something is known then."""
+
+from datetime import date
+
+from graph.errors import InvalidArgument, NoHistory
+from graph.execution.operation import Operation
+
+
+async def check_day(operation: Operation, argument: str, day: date) -> date:
+    """Give today, in UTC; InvalidArgument where the day is yet to come, NoHistory where the database keeps none."""
+    row = await operation.one("past_days", day)
+    assert row  # noqa: S101 - the statement answers every day
+    today: date = row["today"]
+    operation.day = min(operation.day or today, today)
+    if day > today:
+        raise InvalidArgument(f"{argument}: {day} is yet to come; today is {today}, in UTC.")
+    if not row["kept"]:
+        raise NoHistory(
+            "This database does not keep the history of its groups; `stockgraph init` begins one, unless a subscription"
+            " writes them."
+        )
+    return today
+
+
+async def check_known(operation: Operation, name: str, group_type: str | None, environment: str, day: date) -> None:
+    """Raise NoHistory where a group that bears the name is known, but not as early as that day."""
+    rows = await operation.many("names_known_since", name, environment)
+    since = min((row["since"] for row in rows if group_type in (None, row["type"])), default=None)
+    check_since(name, since, day)
+
+
+def check_since(name: str, since: date | None, day: date) -> None:
+    """Raise NoHistory for a day before the first that is known of a group."""
+    if since and day < since:
+        raise NoHistory(f"Of the group {name} nothing is known before {since}.", group=name, since=since.isoformat())

@@ -1,0 +1,234 @@
+"""What may still be believed: the generation of the database, and how lately it was confirmed.
+
+The database counts its changes by family (schema.sql); the counts that a snapshot shows are the generation of all that
+is read from it. What is kept in memory is served only while its family's is the known one, and that is known only while
+the reading that confirmed it was sent less than CONFIRMED_SECONDS ago and no change of the family was notified since.
+So a request that comes a second after a commit sees it, whatever was lost on the way.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from contextlib import suppress
+from datetime import datetime
+from enum import StrEnum
+from operator import lt
+from typing import get_args
+
+import asyncpg
+import orjson
+
+from graph.errors import DatabaseUnavailable
+from graph.postgres.database import Database, Family, Generation, Reading
+
+CHANNEL = "stockgraph"
+CONFIRMED_SECONDS = 0.9
+POLL_SECONDS = 0.25
+ECHO_SECONDS = 2.0
+"""How long the database may take to send back what the channel is sent; past that notifications do not work here."""
+SETTLE_SECONDS = 0.02
+"""How long an operation may wait for a change to be known, so that what is kept can answer it."""
+HEARTBEAT_SECONDS = 3.0
+"""How long a poll may take, before the connection counts as lost."""
+RETRY_SECONDS = (0.05, 1.0)
+"""The first and the longest wait before connecting again."""
+
+log = logging.getLogger(__name__)
+
+
+class ListenerMode(StrEnum):
+    """How changes become known."""
+
+    NOTIFY = "NOTIFY"
+    POLL = "POLL"
+    OFF = "OFF"
+
+
+class Freshness:
+    """The known generation, kept by one listening connection and by every statement that is sent."""
+
+    def __init__(self) -> None:
+        self.tracked = False
+        """Whether every change of the database is recorded; else nothing may be kept."""
+        self.generation: Generation | None = None
+        """The last one seen, known or not."""
+        self.identity = ""
+        """Which database it is of."""
+        self.confirmed_at: datetime | None = None
+        """By the database's clock."""
+        self.reconnects = -1
+        """How often the listening connection was made after the first time; -1 before that."""
+        self.epoch = 0
+        """Counts the times that everything kept became worthless."""
+        self.rewinds = 0
+        """Counts the times that a generation was smaller than one before: another database, or a restored one."""
+        self._confirmed = float("-inf")
+        self._received = float("-inf")
+        self._notified: dict[Family, float] = dict.fromkeys(get_args(Family), float("-inf"))
+        self._echoes = False
+        self._polled = asyncio.Condition()
+        self._listening = False
+
+    @property
+    def mode(self) -> ListenerMode:
+        """How changes become known now."""
+        if not self.tracked or self.generation is None:
+            return ListenerMode.OFF
+        return ListenerMode.NOTIFY if self._echoes else ListenerMode.POLL
+
+    def known(self, family: Family) -> Generation | None:
+        """Give the generation under which what is kept of a family may be served; None where nothing may."""
+        if not self.tracked or self._confirmed <= self._notified[family]:
+            return None
+        return self.generation if time.monotonic() - self._confirmed < CONFIRMED_SECONDS else None
+
+    def observe(self, reading: Reading) -> None:
+        """Take what a statement says of the generation. Not for a statement within a longer snapshot."""
+        if reading.generation is None:
+            return
+        if self.generation is not None and any(map(lt, reading.generation, self.generation)):
+            if reading.sent < self._received:
+                return  # an older snapshot that came late
+            self.rewinds += 1
+            self._forget()
+        if reading.generation == self.generation:
+            self._confirmed = max(self._confirmed, reading.sent)
+        else:
+            self.generation, self._confirmed, self._received = reading.generation, reading.sent, time.monotonic()
+
+    def notify(self, message: object) -> bool:
+        """Take what a notification says, and say whether something changed; what is not understood may be anything."""
+        match message:
+            case {"family": "groups" | "prices" as family}:
+                self._notified[family] = time.monotonic()
+            case {"family": str()}:
+                return False
+            case _:
+                self._notified = dict.fromkeys(self._notified, time.monotonic())
+        return True
+
+    async def confirmed(self) -> None:
+        """Wait until the listening connection has read how things stand, the next time."""
+        async with self._polled:
+            await self._polled.wait()
+
+    async def settled(self) -> None:
+        """Wait until it is known what a change that was notified made of the generation, if that is soon."""
+        if self.tracked and self._listening and self._confirmed <= self._notified["groups"]:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_SECONDS):
+                    await self.confirmed()
+
+    def _forget(self) -> None:
+        self.epoch += 1
+        self.generation = None
+
+    async def listen(self, database: Database) -> None:
+        """Keep the generation known until cancelled, through whatever happens to the connection."""
+        delay, longest = RETRY_SECONDS
+        while True:
+            try:
+                await self._session(database)
+            except (DatabaseUnavailable, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                if delay == RETRY_SECONDS[0] or self._listening:
+                    reason = str(error) or "the database did not answer in time"
+                    log.warning("The listening connection is lost and will be made again: %s", reason)
+            if self._listening:
+                self._listening = False
+                delay = RETRY_SECONDS[0]
+            await asyncio.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+            delay = min(2 * delay, longest)
+
+    async def _session(self, database: Database) -> None:
+        connection = await database.connect()
+        try:
+            woken = asyncio.Event()
+            connection.add_termination_listener(lambda _: woken.set())
+            self._echoes = await self._subscribe(database, connection, woken)
+            self._forget()
+            self.tracked = False
+            while True:
+                woken.clear()
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    await self._poll(database, connection)
+                if not self._listening:
+                    self._listening = True
+                    self.reconnects += 1
+                async with self._polled:
+                    self._polled.notify_all()
+                with suppress(TimeoutError):
+                    # not wait_for, which loses a cancellation that comes as the event does, up to Python 3.11
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await woken.wait()
+                if connection.is_closed():
+                    raise DatabaseUnavailable("the database closed it")
+        finally:
+            connection.terminate()
+
+    async def _subscribe(
+        self, database: Database, connection: "asyncpg.Connection[asyncpg.Record]", woken: asyncio.Event
+    ) -> bool:
+        """Listen, and say whether what is sent to the channel comes back."""
+        if database.pooled:
+            # not tried: an echo can come by chance, and the session that listens is somebody else's in a moment
+            log.warning("Notifications do not come through a connection pooler such as pgbouncer: polling instead.")
+            return False
+        nonce, echoed = secrets.token_hex(8), asyncio.Event()
+
+        def notified(_: object, __: int, ___: str, payload: object) -> None:
+            match _read(payload):
+                case {"nonce": said}:
+                    if said == nonce:
+                        echoed.set()
+                case message:
+                    if self.notify(message):
+                        woken.set()
+
+        try:
+            await connection.add_listener(CHANNEL, notified)
+            await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, orjson.dumps({"nonce": nonce}).decode())
+            async with asyncio.timeout(ECHO_SECONDS):
+                await echoed.wait()
+        except (TimeoutError, asyncpg.PostgresError) as error:
+            log.warning("Notifications do not come through this connection (%s): polling instead.", error)
+            return False
+        return True
+
+    async def _poll(self, database: Database, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        stamped = self.tracked
+        reading = await database.fetch("tracking", stamped=stamped, connection=connection)
+        (row,) = reading.rows
+        if row["identity"] != self.identity:
+            self._forget()
+            self.identity = row["identity"]
+        if row["tracked"] != self.tracked or self.confirmed_at is None:
+            self._forget()
+            _say(complete=row["complete"], tracked=row["tracked"])
+        self.tracked, self.confirmed_at = row["tracked"], row["database_time"]
+        if stamped and self.tracked:
+            if reading.generation is None:
+                self._forget()
+            self.observe(reading)
+        elif self.tracked:
+            await self._poll(database, connection)
+
+
+def _read(payload: object) -> object:
+    try:
+        return orjson.loads(str(payload))
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _say(*, complete: bool, tracked: bool) -> None:
+    if not complete:
+        log.error("The database lacks tables; `stockgraph init` makes what is missing.")
+    elif not tracked:
+        log.warning(
+            "This database does not record its changes: every answer is read from it and nothing is kept in memory. "
+            "`stockgraph init` adds what records them."
+        )
+    else:
+        log.info("Changes of the database are recorded and followed.")

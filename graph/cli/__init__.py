@@ -1,0 +1,1 @@
+"""The `stockgraph` command."""

@@ -1,0 +1,1 @@
+"""Operations: how they are limited, planned, batched and executed."""

@@ -1,0 +1,340 @@
+"""Paths -> what they hold: groups, read whole, and files of prices.
+
+What a file holds is told by its content. The type and name of a group are stated, or the file's name tells them
+(`etf_SPY.csv`), or its content does. A folder's `groups.csv` says which of its files of holdings count.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+from graph.errors import InputFileError
+from graph.loading.files import Errors, NotHoldings, Progress, columns_of, quoted, read_rows, shown
+from graph.loading.holdings import TYPES, GroupHoldings, Load, Members, Unit, check_group, read_holdings, whole
+from graph.loading.price_files import PriceFile, find_prices, holds_prices
+from graph.loading.vendors import misfit, read_day
+
+INDEX = "groups.csv"
+"""The file that says which files of its folder count."""
+
+_SUFFIX = r"\.(?:csv|xlsx)(?:\.gz)?"
+_DAY = r"(?:[_-]\d{4}-\d\d-\d\d)?"
+_FILE = re.compile(rf"({'|'.join(TYPES)})_(.+?){_DAY}{_SUFFIX}", re.IGNORECASE)
+_SECTORS_FILE = re.compile(rf"sectors{_DAY}{_SUFFIX}", re.IGNORECASE)
+_PRICES_FILE = re.compile(rf"ohlcv.*{_SUFFIX}", re.IGNORECASE)
+_DATA_FILE = re.compile(rf".*{_SUFFIX}", re.IGNORECASE)
+# as vendors name what they let download, and as people name it who keep a file for each day
+_NO_FUND = "(?!(?:all|ark|daily|data|etf|export|file|full|fund|index|list|my|nasdaq|spdr|ssga|stocks|top)[_-])"
+_FUND_FILES = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"holdings-daily-[a-z]{2}-[a-z]{2}-([a-z0-9]+)(?![a-z0-9]).*",
+        rf"(?:.*[_-])?{_NO_FUND}([a-z]{{1,6}})[_-]holdings?(?![a-z]).*",
+        rf"{_NO_FUND}([a-z]{{1,6}})[_-]\d{{4}}-?\d\d-?\d\d\b.*",
+    )
+)
+_FILE_DAY = re.compile(r"(?<!\d)((?:19|20)\d\d)-?(\d\d)-?(\d\d)(?!\d)")
+_FILE_NAMES = "etf_<NAME>.csv (theme_, universe_, segment_, custom_, sector_ likewise) or sectors.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What files hold: whole groups, files of prices, and what kept others out."""
+
+    groups: tuple[GroupHoldings, ...] = ()
+    """In the order of the index, or of the files' names; one that is there for several days in their order."""
+    errors: tuple[InputFileError, ...] = ()
+    """One line each. Of a file with an error no group is here."""
+    notes: tuple[str, ...] = ()
+    """Files that were left out, sectors that the index does not list, counts that differ from it. Nothing failed."""
+    prices: tuple[PriceFile, ...] = ()
+    """In the order of the paths, and of the files' names in a folder; their rows are yet to be read."""
+
+
+class _Named(NamedTuple):
+    """A group to be found in a file."""
+
+    type: str
+    name: str
+    description: str | None
+    members: str  # as groups.csv counts them
+    as_of: date | None
+    line: int  # of groups.csv
+
+
+def read_paths(
+    paths: Sequence[Path],
+    *,
+    group_type: str | None = None,
+    name: str | None = None,
+    weights: Unit | None = None,
+    as_of: date | None = None,
+    progress: Progress | None = None,
+) -> Reading:
+    """Read files and folders, all but prices checked; what is wrong with them is in the answer's `errors`.
+
+    `group_type` and `name` replace what one file tells of itself, `as_of` what any of holdings tells of its day.
+    `weights` states the unit where neither a percent sign nor the vendor does and the sum does not tell: 0.5 to 1.5 is
+    fractions, 50 to 150 percent. Symbols come in upper case, classes of shares as in BRK.B, names of sectors and themes
+    in snake_case. Subfolders are not entered. Files of one group may be of several days. That a symbol is there twice
+    is found among the first MAX_KEPT of a file.
+    """
+    if (group_type or name) and len(paths) > 1:
+        return Reading(errors=(InputFileError("--type and --name tell what one file holds; load that file alone."),))
+    load = Load(weights, progress)
+    prices: list[PriceFile] = []
+    found: dict[tuple[str, str], dict[date | None, tuple[Path, GroupHoldings]]] = {}
+    errors: list[InputFileError] = []
+    notes: list[str] = []
+    for path in paths:
+        for source, reading in _readings(path, group_type, name, load):
+            errors += reading.errors
+            notes += reading.notes
+            prices += reading.prices
+            for group in reading.groups:
+                day = as_of or group.as_of
+                days = found.setdefault((group.type, group.name), {})
+                others = [first for other, (first, _) in days.items() if other == day or None in (other, day)]
+                if others:
+                    reason = f"{group.type} {group.name} is in {shown(others[0])} too; keep one"
+                    errors.append(Errors(source).error(reason))
+                else:
+                    days[day] = (source, replace(group, as_of=day))
+    if not found and not prices and not errors:
+        where = ", ".join(map(shown, paths)) or "No path was given"
+        errors.append(InputFileError(f"{where}: nothing to load; files are told by their names: {_FILE_NAMES}."))
+    groups = (days[day][1] for days in found.values() for day in sorted(days, key=lambda day: day or date.min))
+    return Reading(tuple(groups), tuple(errors), tuple(notes), tuple(prices))
+
+
+def _readings(path: Path, group_type: str | None, name: str | None, load: Load) -> Iterator[tuple[Path, Reading]]:
+    try:
+        if not path.is_dir():
+            yield path, _read_file(path, group_type, name, load)
+        elif group_type or name:
+            reason = "is a folder; --type and --name tell what one file holds"
+            yield path, Reading(errors=(Errors(path).error(reason),))
+        elif (path / INDEX).exists():
+            yield from _read_indexed(path, load)
+        else:
+            yield from _read_unindexed(path, load)
+    except OSError as error:
+        yield path, Reading(errors=(Errors(path).error(f"cannot be read: {error.strerror}"),))
+
+
+def _read_unindexed(folder: Path, load: Load) -> Iterator[tuple[Path, Reading]]:
+    for path in _visible(folder):
+        if _FILE.fullmatch(path.name) or _SECTORS_FILE.fullmatch(path.name):
+            yield path, _read_file(path, None, None, load)
+        elif not _DATA_FILE.fullmatch(path.name) or path.is_dir():
+            yield path, Reading(notes=(_left_out(path, "its name does not tell a group"),))
+        else:
+            reading = _read_file(path, None, None, load)
+            other = [error for error in reading.errors if isinstance(error, NotHoldings)]
+            # what is named as prices are must not pass for something else
+            if other and not _PRICES_FILE.fullmatch(path.name):
+                reading = Reading(notes=tuple(f"{error} Left out." for error in other))
+            yield path, reading
+
+
+def _read_indexed(folder: Path, load: Load) -> Iterator[tuple[Path, Reading]]:
+    index = Errors(folder / INDEX)
+    try:
+        listed = _read_index(index)
+    except InputFileError as error:
+        index.end(error)
+        yield index.path, Reading(errors=index.all())
+        return
+    for file, named in listed.items():
+        path = folder / file
+        if path.exists():
+            yield path, _read_listed(path, named, load, index)
+        else:
+            index.add(named[0].line, f"there is no file {file!r} in the folder")
+    yield index.path, Reading(errors=index.all())
+    reason = f"{INDEX} does not list it" + (" in a row without errors" if index else "")
+    for path in _visible(folder):
+        if path.name != INDEX and path.name not in listed:
+            yield path, _read_unlisted(path, reason, load)
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _left_out(path: Path, reason: str) -> str:
+    return f"{shown(path)}: left out; {reason}."
+
+
+def _read_unlisted(path: Path, reason: str, load: Load) -> Reading:
+    """Find the prices in a file that the index does not list, whose holdings do not count."""
+    if path.is_dir() or not _DATA_FILE.fullmatch(path.name):
+        return Reading(notes=(_left_out(path, reason),))
+    errors = Errors(path)
+    prices = bool(_PRICES_FILE.fullmatch(path.name))
+    try:
+        with closing(read_rows(errors, load.progress)) as rows:
+            line, header = next(rows, (0, []))
+            if prices and header and not holds_prices(header):
+                raise errors.error("is named as prices are, and has no columns date and close", line)
+            prices = prices or holds_prices(header)
+            if prices:
+                return Reading(prices=(find_prices(errors, line, header, rows),))
+    except InputFileError as error:
+        errors.end(error)
+    return Reading(errors=errors.all()) if prices else Reading(notes=(_left_out(path, reason),))
+
+
+def _read_index(index: Errors) -> dict[str, list[_Named]]:
+    """Read groups.csv: the groups of each file it names."""
+    rows = whole(index, read_rows(index))
+    line, header = next(rows, (0, []))
+    columns = columns_of(index, line, header)
+    if not {"name", "type", "file"} <= columns.keys():
+        raise index.error("an index has the columns name,type,description,as_of,members,file", line)
+    listed: dict[str, list[_Named]] = {}
+    lines: dict[tuple[object, ...], int] = {}
+    for line, fields in rows:
+        try:
+            file, named = _read_index_row(line, fields, columns)
+        except ValueError as error:
+            index.add(line, str(error))
+            continue
+        first = lines.setdefault((named.type, named.name, named.as_of, file), line)
+        if first == line:
+            listed.setdefault(file, []).append(named)
+        else:
+            index.add(line, f"{named.type} {named.name} is on line {first} too")
+    return listed
+
+
+def _read_index_row(line: int, fields: Sequence[str], columns: Mapping[str, int]) -> tuple[str, _Named]:
+    """Give the file that a row names and the group in it; ValueError says what is wrong."""
+    if reason := misfit(fields, max(columns.values()) + 1):
+        raise ValueError(reason)
+    row = {column: fields[place] for column, place in columns.items()}
+    if not row["file"] or Path(row["file"]).name != row["file"]:
+        raise ValueError(f"file {quoted(row['file'])} is not the name of a file in this folder")
+    written = row.get("as_of", "")
+    as_of = read_day(written)
+    if written and as_of is None:
+        raise ValueError(f"as_of {quoted(written)} is not a date such as 2025-11-18")
+    description = " ".join(row.get("description", "").split()) or None
+    return row["file"], _Named(*check_group(row["type"], row["name"]), description, row.get("members", ""), as_of, line)
+
+
+def _read(errors: Errors, load: Load, name: str | None = None) -> Members | dict[str, GroupHoldings] | PriceFile | None:
+    """Read the holdings of a file, or tell that it holds prices; None where it has errors."""
+    try:
+        with closing(read_rows(errors, load.progress)) as rows:
+            line, header = next(rows, (0, []))
+            if holds_prices(header):
+                return find_prices(errors, line, header, rows, name)
+            content = read_holdings(errors, line, header, rows, load)
+    except InputFileError as error:
+        errors.end(error)
+    return None if errors else content
+
+
+def _read_listed(path: Path, listed: Sequence[_Named], load: Load, index: Errors) -> Reading:
+    """Read the groups that the index lists for a file."""
+    errors = Errors(path)
+    content = _read(errors, load)
+    if content is None:
+        return Reading(errors=errors.all())
+    groups, notes = [], []
+    if isinstance(content, PriceFile):
+        for named in listed:
+            index.add(named.line, f"{path.name} holds prices, so no {named.type}; they need no row here")
+        return Reading()
+    for named in listed:
+        if isinstance(content, Members):
+            members = content
+        elif named.type != "SECTOR":
+            index.add(named.line, f"{path.name} holds sectors, so no {named.type}")
+            continue
+        elif named.name not in content:
+            index.add(named.line, f"{path.name} holds no sector {named.name}")
+            continue
+        else:
+            members = Members(content[named.name].holdings)
+        if named.members and named.members != str(len(members.holdings)):
+            held = f"{path.name} holds {len(members.holdings)}"
+            notes.append(f"{shown(index.path)}, line {named.line}: says {quoted(named.members)} members; {held}.")
+        groups.append(_as_group(path, named.type, named.name, members, named.description, named.as_of))
+    if isinstance(content, Members):
+        notes += content.notes
+    else:
+        names = {named.name for named in listed}
+        notes += [
+            f"{shown(path)}: sector {group.description} left out; {INDEX} does not list it."
+            for group in content.values()
+            if group.name not in names
+        ]
+    return Reading(tuple(groups), notes=tuple(notes))
+
+
+def _read_file(path: Path, group_type: str | None, name: str | None, load: Load) -> Reading:
+    """Read a file of which what is stated, its own name or its content tells the group, or the stock."""
+    errors = Errors(path)
+    content = None if path.name == INDEX else _read(errors, load, name)
+    if content is None:
+        return Reading(errors=errors.all() or (errors.error("is the index of a folder; load the folder"),))
+    told = _FILE.fullmatch(path.name)
+    told_type, told_name = (told[1].upper(), told[2]) if told else (None, None)
+    try:
+        if isinstance(content, PriceFile):
+            if group_type:
+                raise errors.error("holds prices, so it takes no --type")
+            return Reading(prices=(content,))
+        if isinstance(content, Members):
+            stated = group_type or name or told_type != "ETF"
+            if content.fund and not stated and content.fund != str(told_name).upper():
+                raise errors.error(
+                    f"is named as {told_name}, and its content as {content.fund}; --name says which it is"
+                )
+            named = _tell(errors, content, group_type or told_type, name or told_name)
+            return Reading((_as_group(path, *named, content),), notes=content.notes)
+        group_type, name = (group_type or told_type or "SECTOR").upper(), name or told_name or ""
+        if name or group_type != "SECTOR":
+            reason = f"holds a group for each sector, so it is no {group_type} {name}".rstrip()
+            raise errors.error(f"{reason}; name it sectors.csv, and give no --name")
+    except InputFileError as error:
+        return Reading(errors=(error,))
+    return Reading(tuple(replace(group, as_of=_file_day(path)) for group in content.values()))
+
+
+def _tell(errors: Errors, content: Members, group_type: str | None, name: str | None) -> tuple[str, str]:
+    """Give the type and the name of a file's group; what a fund publishes tells them, or the name of its file does."""
+    if content.of_fund:
+        named = (pattern.fullmatch(errors.path.name) for pattern in _FUND_FILES)
+        group_type = group_type or "ETF"
+        name = name or content.fund or next((found[1].upper() for found in named if found), None)
+    if not group_type or not name:
+        reason = f"its name does not tell what it holds; give --type and --name, or name it as one of {_FILE_NAMES}"
+        raise errors.error(reason, kind=NotHoldings)
+    try:
+        return check_group(group_type, name)
+    except ValueError as error:
+        raise errors.error(str(error)) from error
+
+
+def _as_group(
+    path: Path,
+    group_type: str,
+    name: str,
+    members: Members,
+    description: str | None = None,
+    as_of: date | None = None,
+) -> GroupHoldings:
+    as_of = members.as_of or as_of or _file_day(path)
+    return GroupHoldings(group_type, name, members.holdings, description, as_of, members.left_out)
+
+
+def _file_day(path: Path) -> date | None:
+    """Give the day that the name of a file tells."""
+    return next((day for found in _FILE_DAY.findall(path.name) if (day := read_day("-".join(found)))), None)

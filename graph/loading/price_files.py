@@ -1,0 +1,202 @@
+"""A file of prices -> checked bars. Pure: files in, bars out, no database, and no more than a row in memory.
+
+A file is told by the names of its columns: `symbol,date,open,high,low,close,volume` in any order, or those of one stock
+as Yahoo and Nasdaq let download them, where what the file is called tells the symbol.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from itertools import islice
+from math import inf
+from pathlib import Path
+from typing import NamedTuple
+
+from graph.loading.files import Errors, Progress, Row, State, columns_of, quoted, read_rows
+from graph.loading.holdings import check_symbol
+from graph.loading.vendors import dotted, misfit, spell
+
+OPTIONAL = ("open", "high", "low", "volume")
+"""Columns that a file of prices may lack."""
+MAX_VOLUME = 2**63 - 1
+"""Shares, what bigint holds."""
+FIRST_DAY = date(1900, 1, 1)
+"""What is before is somebody's mistake."""
+
+# the same columns by other names
+_ALIASES = {"ticker": "symbol", "close/last": "close"}
+_NOTHING = ("", "null", "n/a")
+_NUMBER = re.compile(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
+_AMERICAN = re.compile(r"\$?([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]*)?")
+_ISO_DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
+_AMERICAN_DAY = re.compile(r"([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})")
+_NO_SYMBOL = (
+    "(?!(?:bars|daily|data|export|file|hist|index|market|nasdaq|ohlcv?|prices?|quotes?|stocks?|table|test|yahoo)[._-])"
+)
+_SYMBOL_FILE = re.compile(
+    rf"(?:(?:alpaca|nasdaq|yahoo)[_-])?{_NO_SYMBOL}(\^?[A-Z0-9]{{1,6}}(?:[.-][A-Z]{{1,4}})?)"
+    r"(?:[_-]\d{4}-?\d\d-?\d\d){0,2}\.(?:csv|xlsx)(?:\.gz)?",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceFile:
+    """A file that holds bars, of which no more than the names of its columns was read."""
+
+    path: Path
+    state: State | None
+    """Of the file when it was told; what is read later is of the same state."""
+    columns: Mapping[str, int]
+    """The place of each that is there: symbol, date, open, high, low, close, volume."""
+    width: int
+    """Fields of a row."""
+    symbol: str | None
+    """Of all the bars; None where a column tells."""
+
+
+class Bar(NamedTuple):
+    """What a stock cost in a session; None is what the file does not tell."""
+
+    line: int
+    symbol: str
+    day: date
+    open: str | None
+    """A price in decimal digits as they are written, since the table says how many of them are kept."""
+    high: str | None
+    low: str | None
+    close: str
+    volume: int | None
+    """Shares."""
+
+
+def holds_prices(header: Sequence[str]) -> bool:
+    """Tell a file of prices by its header; what has weights too is one of holdings."""
+    names = _names(header)
+    return {"date", "close"} <= set(names) and not any("weight" in name for name in names)
+
+
+def find_prices(
+    errors: Errors, line: int, header: Sequence[str], rows: Iterator[Row], name: str | None = None
+) -> PriceFile:
+    """Make out what is where in a file of prices by its header; `name` states the symbol of a file of one stock."""
+    columns = columns_of(errors, line, _names(header))
+    told = {role: columns[role] for role in ("symbol", "date", "close", *OPTIONAL) if role in columns}
+    if name and "symbol" in told:
+        raise errors.error("has a column of symbols, so it takes no --name", line)
+    symbol = None if "symbol" in told else _spelled(errors, name)
+    if next(rows, None) is None:
+        raise errors.error("has a header and no rows")
+    return PriceFile(errors.path, errors.state, told, max(columns.values()) + 1, symbol)
+
+
+def _names(header: Sequence[str]) -> list[str]:
+    return [_ALIASES.get(name.lower(), name.lower()) for name in header]
+
+
+def _spelled(errors: Errors, name: str | None) -> str:
+    """Give the symbol of a file of one stock, as it is stated or as the file's name tells it."""
+    found = _SYMBOL_FILE.fullmatch(errors.path.name)
+    if not name and not found:
+        reason = "its name does not tell whose prices it holds; give --name, or name it as AAPL.csv or yahoo_AAPL.csv"
+        raise errors.error(reason)
+    symbol = spell((name or (found[1] if found else "")).strip().upper())[0]
+    try:
+        check_symbol(symbol)
+    except ValueError as error:
+        raise errors.error(str(error)) from error
+    return symbol
+
+
+class Bars:
+    """The bars of a file, each read and checked when it is asked for; bad rows go to `errors`."""
+
+    def __init__(self, errors: Errors, file: PriceFile, progress: Progress | None = None) -> None:
+        self.errors, self.file, self.progress = errors, file, progress
+        self.count = 0
+        """Bars that were given."""
+        self.left_out = 0
+        """Rows without a close."""
+
+    def __iter__(self) -> Iterator[Bar]:
+        """Read the file; InputFileError says why it cannot be read on."""
+        places, width, one = self.file.columns, self.file.width, self.file.symbol
+        symbol_at, date_at, close_at = places.get("symbol", 0), places["date"], places["close"]
+        open_at, high_at, low_at, volume_at = (places.get(role) for role in OPTIONAL)
+        latest = datetime.now(UTC).date() + timedelta(days=1)
+        for line, fields in islice(read_rows(self.errors, self.progress), 1, None):
+            if len(fields) != width and (reason := misfit(fields, width)):
+                self.errors.add(line, reason)
+                continue
+            if fields[close_at].lower() in _NOTHING:
+                self.left_out += 1
+                continue
+            try:
+                symbol = one or _symbol(fields[symbol_at])
+                day = _day(fields[date_at], latest, one)
+                opened = None if open_at is None else _price("open", fields[open_at], one)
+                high = None if high_at is None else _price("high", fields[high_at], one)
+                low = None if low_at is None else _price("low", fields[low_at], one)
+                close = _price("close", fields[close_at], one) or ""
+                volume = None if volume_at is None else _volume(fields[volume_at], one)
+                if high and low and float(high) < float(low):
+                    raise ValueError(f"high {high} is below low {low}")  # noqa: TRY301 - as the others
+            except ValueError as error:
+                self.errors.add(line, str(error))
+                continue
+            self.count += 1
+            yield Bar(line, symbol, day, opened, high, low, close, volume)
+
+
+@lru_cache(maxsize=20_000)
+def _symbol(written: str) -> str:
+    symbol = dotted(written.upper())
+    check_symbol(symbol)
+    return symbol
+
+
+@lru_cache(maxsize=10_000)
+def _day(written: str, latest: date, one: str | None) -> date:
+    """Read a day, the month first where it has slashes, as only a file of one stock writes it."""
+    try:
+        if found := _ISO_DAY.fullmatch(written):
+            day = date(int(found[1]), int(found[2]), int(found[3]))
+        elif one and (found := _AMERICAN_DAY.fullmatch(written)):
+            day = date(int(found[3]), int(found[1]), int(found[2]))
+        else:
+            raise ValueError  # noqa: TRY301 - as a day that no month has
+    except ValueError:
+        raise ValueError(f"date {quoted(written)} is not a day such as 2024-03-01") from None
+    if not FIRST_DAY <= day <= latest:
+        raise ValueError(f"date {day} is not between {FIRST_DAY} and tomorrow")
+    return day
+
+
+def _price(name: str, written: str, one: str | None) -> str | None:
+    number = _number(written, one)
+    if not number and written.lower() in _NOTHING:
+        return None
+    if not number or not 0 < float(number) < inf:
+        raise ValueError(f"{name} {quoted(written)} is not a price above 0 such as 179.66")
+    return number
+
+
+def _volume(written: str, one: str | None) -> int | None:
+    if written.isdecimal() and written.isascii() and len(written) < len(str(MAX_VOLUME)):
+        return int(written)
+    number = _number(written, one)
+    if not number and written.lower() in _NOTHING:
+        return None
+    if not number or Decimal(number) > MAX_VOLUME or Decimal(number) % 1:
+        raise ValueError(f"volume {quoted(written)} is not a whole number from 0 to {MAX_VOLUME}")
+    return int(Decimal(number))
+
+
+def _number(written: str, one: str | None) -> str:
+    """Give a number that is not negative, without the dollar sign and commas of a file of one stock; else nothing."""
+    if _NUMBER.fullmatch(written):
+        return written
+    return written.replace("$", "").replace(",", "") if one and _AMERICAN.fullmatch(written) else ""

@@ -1,0 +1,1 @@
+"""PostgreSQL: its connections, statements and tables, and the one that is embedded."""

@@ -1,0 +1,1 @@
+"""Closes in memory, and what is computed from them."""

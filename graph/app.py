@@ -12,11 +12,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from graph.caching.data_cache import Memo
-from graph.caching.generations import Freshness
-from graph.caching.response_cache import Answers
+from graph.caching.data_cache import DataCache
+from graph.caching.generations import GenerationTracker
+from graph.caching.response_cache import ResponseCache
 from graph.errors import DatabaseUnavailable
-from graph.execution.columns import Columns
+from graph.execution.columns import ColumnCache
 from graph.execution.operation import Operation, Runtime
 from graph.http.assets import graphiql_page, page_routes
 from graph.http.endpoint import GraphQLEndpoint
@@ -33,35 +33,35 @@ FRAME_BYTES = 256 * 1024 * 1024
 @asynccontextmanager
 async def open_runtime(settings: Settings, *, listen: bool = True) -> AsyncIterator[Runtime]:
     """Open what operations share; a process that does not listen keeps nothing in memory."""
-    freshness = Freshness()
+    generations = GenerationTracker()
     stale = settings.outage == "stale"
     async with Database(settings.database_url or "") as database:
         runtime = Runtime(
             settings=settings,
             database=database,
-            freshness=freshness,
-            directories=Memo(
+            generations=generations,
+            directories=DataCache(
                 "directories",
-                freshness,
+                generations,
                 lambda rows: tuple(GroupName(*row) for row in rows),
                 redis_url=settings.cache_url,
                 serve_stale=stale,
             ),
-            universes=Memo("universes", freshness, tuple, redis_url=settings.cache_url, serve_stale=stale),
-            holdings=Memo(
+            universes=DataCache("universes", generations, tuple, redis_url=settings.cache_url, serve_stale=stale),
+            holdings=DataCache(
                 "holdings",
-                freshness,
+                generations,
                 lambda groups: tuple(Holdings.of(*group) for group in groups),
                 redis_url=settings.cache_url,
                 serve_stale=stale,
             ),
             # in this process alone: a Redis would have to send all of it each time
-            frames=Memo("frames", freshness, family="prices", serve_stale=stale, max_bytes=FRAME_BYTES),
-            columns=Columns(freshness),
-            answers=Answers(freshness),
+            frames=DataCache("frames", generations, family="prices", serve_stale=stale, max_bytes=FRAME_BYTES),
+            columns=ColumnCache(generations),
+            answers=ResponseCache(generations),
             reading_prices=asyncio.Lock(),
         )
-        listening = asyncio.create_task(freshness.listen(database)) if listen else None
+        listening = asyncio.create_task(generations.listen(database)) if listen else None
         try:
             yield runtime
         finally:
@@ -117,7 +117,7 @@ def create_app(settings: Settings) -> Starlette:
     async def ready(_: Request) -> Response:
         """It can answer: the database does, and has the tables."""
         try:
-            reading = await runtime.database.fetch("tracking", stamped=False)
+            reading = await runtime.database.fetch("tracking", with_generation=False)
         except DatabaseUnavailable as error:
             return JSONResponse({"ready": False, "reason": str(error)}, status_code=503)
         if not reading.rows[0]["complete"]:
@@ -131,7 +131,7 @@ def create_app(settings: Settings) -> Starlette:
         lambda: Operation(runtime),
         graphiql_page,
         None if settings.answers == "off" else lambda: runtime.answers,
-        schema.at_once,
+        schema.execute_from_cache,
     )
     return Application(
         endpoint,

@@ -34,7 +34,7 @@ from graph.api.status import StatusQuery
 from graph.api.universes import UniverseQuery
 from graph.caching.generations import ListenerMode
 from graph.errors import GraphError
-from graph.execution.executor import ColumnExecutor, at_once, execute_plan
+from graph.execution.executor import ColumnExecutor, execute_from_cache, execute_plan
 from graph.execution.limits import Document, Documents, Limits, code_errors
 from graph.execution.operation import Operation
 from graph.execution.plans import Plan, Plans
@@ -56,14 +56,14 @@ class GraphSchema(strawberry.Schema):
     documents: Documents
     """Those that were found right."""
 
-    def at_once(
+    def execute_from_cache(
         self, query: str, variables: dict[str, Any] | None, name: str | None, operation: Operation
     ) -> dict[str, Any] | None:
         """Give the data of a query whose columns are all kept; None where it has to be executed."""
         if operation.root is None:
             return None
         plan, given = self._plan(self.documents.get(query), variables, name)
-        return at_once(plan, operation, given) if plan and given else None
+        return execute_from_cache(plan, operation, given) if plan and given else None
 
     def _plan(
         self, document: Document | None, variables: dict[str, Any] | None, name: str | None
@@ -88,11 +88,11 @@ class GraphSchema(strawberry.Schema):
         """Run a query until all that it read was of one generation of the database."""
         operation = context_value
         assert isinstance(operation, Operation)  # noqa: S101 - the server's own callers
-        freshness = operation.runtime.freshness
-        await freshness.settled()
+        generations = operation.runtime.generations
+        await generations.settled()
         for attempt in range(1, ATTEMPTS + 1):
             # where changes are not recorded nobody could tell whether two statements agree
-            snapshot = attempt == ATTEMPTS or freshness.mode is ListenerMode.OFF
+            snapshot = attempt == ATTEMPTS or generations.mode is ListenerMode.OFF
             async with operation.attempt(snapshot=snapshot):
                 known = await self._execute_known(query, variable_values, operation, operation_name)
                 result = known or await super().execute(
@@ -104,7 +104,7 @@ class GraphSchema(strawberry.Schema):
             code_errors(result.errors)
             result.errors = [_readable(error) for error in result.errors]
         if operation.stale:
-            confirmed = freshness.confirmed_at
+            confirmed = generations.confirmed_at
             result.extensions = {
                 **(result.extensions or {}),
                 "stale": {"confirmedAt": None if confirmed is None else _write_time(confirmed)},
@@ -115,13 +115,13 @@ class GraphSchema(strawberry.Schema):
         self, query: str | None, variables: dict[str, Any] | None, operation: Operation, name: str | None
     ) -> ExecutionResult | None:
         """Execute a query that was found right before, without what Strawberry does of that again; None for others."""
-        outcome = None
+        planned = None
         document = self.documents.get(query)
         plan, given = self._plan(document, variables, name)
         if plan and given:
-            outcome = await execute_plan(plan, operation, given)
-            if plan.whole and len(outcome.done) == len(plan.names):
-                return ExecutionResult(data=outcome.done, errors=None)
+            planned = await execute_plan(plan, operation, given)
+            if plan.complete and len(planned.done) == len(plan.names):
+                return ExecutionResult(data=planned.done, errors=None)
         node = document and document.operations.get(name)
         if not document or not node or node.operation is not OperationType.QUERY:
             return None
@@ -135,8 +135,8 @@ class GraphSchema(strawberry.Schema):
             raw_variable_values=variables,
             operation_name=name,
             is_awaitable=cast("Any", optimized_is_awaitable),
-            plans=None if outcome else plans,
-            outcome=outcome,
+            plans=None if planned else plans,
+            result=planned,
         )
         if isinstance(executor, list):
             return ExecutionResult(data=None, errors=executor)

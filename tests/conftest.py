@@ -184,7 +184,7 @@ def asker(runtime: Runtime) -> Ask:
 async def ask(databases: Databases, market_template: str) -> AsyncIterator[Ask]:
     """Ask a market that no test writes to; the whole answer, statements beside it."""
     async with open_runtime(Settings(database_url=await databases.make(market_template))) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         asked = asker(runtime)
 
         async def ask(query: str, **variables: Any) -> Answer:
@@ -205,7 +205,7 @@ async def priced_template(databases: Databases) -> str:
 async def priced(databases: Databases, priced_template: str) -> AsyncIterator[Ask]:
     """Ask a market with prices that no test writes to."""
     async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         yield asker(runtime)
 
 
@@ -220,18 +220,18 @@ class Live:
 
     async def caught_up(self) -> None:
         """Wait until all that was written is known."""
-        reading = await self.runtime.database.fetch("tracking", stamped=True)
+        reading = await self.runtime.database.fetch("tracking", with_generation=True)
         await seconds_until(lambda: self._knows(reading.generation))
 
     async def _knows(self, generation: Generation | None) -> bool:
-        return self.runtime.freshness.known("groups") == generation
+        return self.runtime.generations.confirmed_generation("groups") == generation
 
 
 @pytest.fixture
 async def live(market_url: str) -> AsyncIterator[Live]:
     """A market to write to."""
     async with open_runtime(Settings(database_url=market_url)) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         writer = await asyncpg.connect(market_url)
         yield Live(market_url, runtime, asker(runtime), writer)
         await writer.close()

@@ -12,10 +12,10 @@ from graph.api.universes import find_universe
 from graph.errors import InvalidArgument
 from graph.execution.operation import Info
 from graph.model import Environment
-from graph.prices.closes import frame_for, note
-from graph.prices.matrix import Frame
+from graph.prices.closes import no_prices_reason, prices_until
+from graph.prices.matrix import PriceMatrix
 from graph.prices.performance import MEMBERS_A_CHARGE, Window, change_over, share
-from graph.prices.returns import Floats, Places, bins, changes, directions, ema, sma
+from graph.prices.returns import FloatArray, IntArray, bins, changes, directions, ema, sma
 
 MAX_SESSIONS = 480
 """How far back bars may go: what two years hold on any exchange."""
@@ -183,13 +183,13 @@ class BreadthQuery:
         )
         members = len(found.symbols)
         operation.charge(members // MEMBERS_A_CHARGE)
-        frame = await frame_for(operation, as_of)
+        frame = await prices_until(operation, as_of)
         session = frame.session(as_of)
         if session is None:
             return ThresholdBars(
                 as_of=None,
                 from_=None,
-                note=note(frame, session, as_of),
+                note=no_prices_reason(frame, session, as_of),
                 members=members,
                 priced=0,
                 coverage=0.0,
@@ -205,7 +205,7 @@ class BreadthQuery:
         return ThresholdBars(
             as_of=frame.date_of(session),
             from_=frame.date_of(session - sessions) if sessions <= session else None,
-            note=note(frame, session, as_of),
+            note=no_prices_reason(frame, session, as_of),
             members=members,
             priced=len(change),
             coverage=share(len(change), members),
@@ -238,11 +238,16 @@ class BreadthQuery:
         )
         members = len(found.symbols)
         operation.charge(members // MEMBERS_A_CHARGE * len(Metric))
-        frame = await frame_for(operation, as_of)
+        frame = await prices_until(operation, as_of)
         session = frame.session(as_of)
         if session is None:
             return Breadth(
-                as_of=None, note=note(frame, session, as_of), members=members, priced=0, coverage=0.0, metrics=[]
+                as_of=None,
+                note=no_prices_reason(frame, session, as_of),
+                members=members,
+                priced=0,
+                coverage=0.0,
+                metrics=[],
             )
         # whoever waits goes first: what follows takes a while, and a query may ask for many of it
         await asyncio.sleep(0)
@@ -251,7 +256,7 @@ class BreadthQuery:
         priced = frame.priced(session, columns)
         return Breadth(
             as_of=frame.date_of(session),
-            note=note(frame, session, as_of),
+            note=no_prices_reason(frame, session, as_of),
             members=members,
             priced=priced,
             coverage=share(priced, members),
@@ -259,7 +264,7 @@ class BreadthQuery:
         )
 
 
-def _measure(frame: Frame, session: int, columns: Places) -> Iterator[tuple[Metric, Floats]]:
+def _measure(frame: PriceMatrix, session: int, columns: IntArray) -> Iterator[tuple[Metric, FloatArray]]:
     """Say for each metric whether each close is above (1), at (0) or below (-1) what it is compared with, or NaN."""
     close = frame.close(session, columns)
     history = frame.history(session, session + 1, columns)
@@ -273,7 +278,7 @@ def _measure(frame: Frame, session: int, columns: Places) -> Iterator[tuple[Metr
             yield metric, np.sign(change_over(frame, session, Window(metric.value), columns))
 
 
-def _breadth(metric: Metric, direction: Floats, members: int) -> BreadthMetric:
+def _breadth(metric: Metric, direction: FloatArray, members: int) -> BreadthMetric:
     up, down, measured = (int(np.count_nonzero(each)) for each in (direction > 0, direction < 0, ~np.isnan(direction)))
     return BreadthMetric(
         metric=metric,

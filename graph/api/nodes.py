@@ -14,12 +14,12 @@ from strawberry.scalars import JSON
 
 from graph.api.pagination import MAX_PAGE, Connection, page
 from graph.api.point_in_time import check_day, check_known, check_since
-from graph.api.universe_keys import choose
+from graph.api.universe_keys import resolve_name
 from graph.errors import InvalidArgument
-from graph.execution.columns import Distinct, Objects, Records
-from graph.execution.dataloaders import Key, Question, Row
+from graph.execution.columns import LazyObjects, ObjectSet, UniqueObjects
+from graph.execution.dataloaders import DataLoader, Key, Row
 from graph.execution.operation import Info, Operation
-from graph.execution.plans import batched
+from graph.execution.plans import batch_field
 from graph.model import Environment, GroupName, GroupType
 from graph.prices.closes import Bar, bars
 from graph.prices.performance import (
@@ -72,7 +72,7 @@ class Node:
         """Opaque, and good for `node`; it carries the environment, and the day where one was asked."""
         return _write_id(self)
 
-    @batched(id)  # noqa: A003 - the field
+    @batch_field(id)  # noqa: A003 - the field
     @staticmethod
     async def _ids(nodes: "Sequence[Node]", _: Operation) -> list[ID]:
         return list(map(_write_id, nodes))
@@ -98,42 +98,42 @@ class Stock(Node):
         return cls(environment_name=environment, key=symbol, day=day, symbol=symbol, row=row)
 
     @staticmethod
-    async def _details(stocks: Objects, operation: Operation, name: str) -> list[str | None]:
+    async def _details(stocks: ObjectSet, operation: Operation, name: str) -> list[str | None]:
         rows = list(stocks.values("row"))
         if None in rows:
             keys = [(symbol,) for symbol in stocks.values("symbol")]
-            answers = await operation.each_of(Question("stock_details"), keys)
+            answers = await operation.load_many(DataLoader("stock_details"), keys)
             rows = [row or next(iter(found), None) for row, found in zip(rows, answers, strict=True)]
         return [row and row[name] for row in rows]
 
     @strawberry.field
     async def name(self, info: Info) -> str | None:
         """The company's name."""
-        (name,) = await Stock._names(Objects([self]), info.context)
+        (name,) = await Stock._names(ObjectSet([self]), info.context)
         return name
 
-    @batched(name)
+    @batch_field(name)
     @staticmethod
-    async def _names(stocks: Objects, operation: Operation) -> list[str | None]:
+    async def _names(stocks: ObjectSet, operation: Operation) -> list[str | None]:
         return await Stock._details(stocks, operation, "stock_name")
 
     @strawberry.field
     async def industry(self, info: Info) -> str | None:
         """The industry within its sector."""
-        (industry,) = await Stock._industries(Objects([self]), info.context)
+        (industry,) = await Stock._industries(ObjectSet([self]), info.context)
         return industry
 
-    @batched(industry)
+    @batch_field(industry)
     @staticmethod
-    async def _industries(stocks: Objects, operation: Operation) -> list[str | None]:
+    async def _industries(stocks: ObjectSet, operation: Operation) -> list[str | None]:
         return await Stock._details(stocks, operation, "stock_industry")
 
     @staticmethod
-    async def _held(stocks: Objects, operation: Operation, types: Sequence[GroupType] | None) -> "list[Held]":
+    async def _held(stocks: ObjectSet, operation: Operation, types: Sequence[GroupType] | None) -> "list[StockGroups]":
         keys = [(symbol,) for symbol in stocks.values("symbol")]
         environment, day = stocks.first("environment_name"), stocks.first("day")
-        answers = await operation.each_of(
-            Question("stock_memberships", day, (environment, _written(types)), _held_by), keys
+        answers = await operation.load_many(
+            DataLoader("stock_memberships", day, (environment, _written(types)), _group_by_stock), keys
         )
         operation.charge_each([len(held.groups) for held in answers])
         return answers
@@ -141,12 +141,12 @@ class Stock(Node):
     @strawberry.field
     async def sector(self, info: Info) -> "Group | None":
         """The SECTOR group that holds it; null where none does."""
-        (group,) = await Stock._sectors(Objects([self]), info.context)
+        (group,) = await Stock._sectors(ObjectSet([self]), info.context)
         return group
 
-    @batched(sector)
+    @batch_field(sector)
     @staticmethod
-    async def _sectors(stocks: Objects, operation: Operation) -> "list[Group | None]":
+    async def _sectors(stocks: ObjectSet, operation: Operation) -> "list[Group | None]":
         answers = await Stock._held(stocks, operation, [GroupType.SECTOR])
         return [held.groups[0] if held.groups else None for held in answers]
 
@@ -158,13 +158,13 @@ class Stock(Node):
             type: Of these types only.
 
         """
-        (groups,) = await Stock._groups(Objects([self]), info.context, type)
+        (groups,) = await Stock._groups(ObjectSet([self]), info.context, type)
         return groups
 
-    @batched(groups)
+    @batch_field(groups)
     @staticmethod
     async def _groups(
-        stocks: Objects, operation: Operation, type: Sequence[GroupType] | None = None
+        stocks: ObjectSet, operation: Operation, type: Sequence[GroupType] | None = None
     ) -> "list[list[Group]]":
         return [held.groups for held in await Stock._held(stocks, operation, type)]
 
@@ -176,17 +176,17 @@ class Stock(Node):
             type: In groups of these types only.
 
         """
-        (memberships,) = await Stock._memberships(Objects([self]), info.context, type)
+        (memberships,) = await Stock._memberships(ObjectSet([self]), info.context, type)
         return cast("list[Membership]", memberships)
 
-    @batched(memberships)
+    @batch_field(memberships)
     @staticmethod
     async def _memberships(
-        stocks: Objects, operation: Operation, type: Sequence[GroupType] | None = None
-    ) -> list[Records]:
+        stocks: ObjectSet, operation: Operation, type: Sequence[GroupType] | None = None
+    ) -> list[LazyObjects]:
         answers = await Stock._held(stocks, operation, type)
         return [
-            Records(Membership, {"weight": held.weights, "group": Distinct(held.groups)}, symbol=symbol)
+            LazyObjects(Membership, {"weight": held.weights, "group": UniqueObjects(held.groups)}, symbol=symbol)
             for symbol, held in zip(stocks.values("symbol"), answers, strict=True)
         ]
 
@@ -245,7 +245,7 @@ class Group(Node):
     """What it is, in words."""
     environment: Environment
     """The environment whose rows it is of."""
-    moments: strawberry.Private[tuple[datetime | None, datetime | None, datetime | None]]
+    timestamps: strawberry.Private[tuple[datetime | None, datetime | None, datetime | None]]
 
     @classmethod
     def of(cls, row: Row, day: date | None) -> "Group":
@@ -258,7 +258,7 @@ class Group(Node):
             type=_TYPES[row["type"]],
             description=row["description"],
             environment=_ENVIRONMENTS[row["environment"]],
-            moments=(row["created_at"], row["updated_at"], row["last_update"]),
+            timestamps=(row["created_at"], row["updated_at"], row["last_update"]),
         )
 
     @strawberry.field
@@ -283,17 +283,17 @@ class Group(Node):
     @strawberry.field
     def created_at(self, info: Info) -> datetime | None:
         """When the group was made, in UTC."""
-        return info.context.utc(self.moments[0])
+        return info.context.utc(self.timestamps[0])
 
     @strawberry.field
     def updated_at(self, info: Info) -> datetime | None:
         """When the group's own row last changed, in UTC."""
-        return info.context.utc(self.moments[1])
+        return info.context.utc(self.timestamps[1])
 
     @strawberry.field
     def last_update(self, info: Info) -> datetime | None:
         """When its members were last loaded, in UTC."""
-        return info.context.utc(self.moments[2])
+        return info.context.utc(self.timestamps[2])
 
     async def _count(self, info: Info) -> int:
         row = await info.context.one("member_counts", self.key, as_of=self.day)
@@ -304,9 +304,9 @@ class Group(Node):
         """How many members it has."""
         return await self._count(info)
 
-    @batched(member_count)
+    @batch_field(member_count)
     @staticmethod
-    async def _member_counts(groups: Objects, operation: Operation) -> list[int]:
+    async def _member_counts(groups: ObjectSet, operation: Operation) -> list[int]:
         answers = await operation.every("member_counts", [(key,) for key in groups.values("key")], as_of=groups[0].day)
         return [rows[0]["total"] if rows else 0 for rows in answers]
 
@@ -320,7 +320,7 @@ class Group(Node):
     async def symbols(self, info: Info) -> list[str]:
         """The symbols of all its members, sorted: the group as a universe."""
         operation = info.context
-        found = await operation.remember_rows(
+        found = await operation.cached_rows(
             operation.runtime.universes, str(self.key), _symbols, "group_symbols", [(self.key,)], as_of=self.day
         )
         operation.charge(len(found))
@@ -346,10 +346,10 @@ class Group(Node):
         statement, columns = _MEMBER_ORDERS[order_by or MemberOrder.WEIGHT_DESC]
         asked = page(first, after, tuple(columns.values()), statement, self.key, self.day)
         key = (self.key, asked.rows, *(asked.after or [None] * len(columns)))
-        ((row,),) = await operation.each_of(Question(statement, self.day), [key])
+        ((row,),) = await operation.load_many(DataLoader(statement, self.day), [key])
         symbols, weights = row["symbols"], row["weights"]
         operation.charge(len(symbols))
-        members = Records(Membership, {"symbol": symbols, "weight": weights}, group=self)
+        members = LazyObjects(Membership, {"symbol": symbols, "weight": weights}, group=self)
         return asked.connection(members, [row[column] for column in columns], self._count)
 
     @strawberry.field
@@ -472,16 +472,16 @@ def _written(types: Sequence[GroupType] | None) -> tuple[str, ...] | None:
     return None if types is None else tuple(sorted(set(map(str, types))))
 
 
-class Held(NamedTuple):
+class StockGroups(NamedTuple):
     """The groups that hold a stock, heaviest first and then by name, and its weight in each."""
 
     groups: list[Group]
     weights: list[float | None]
 
 
-def _held_by(question: Question, keys: Sequence[Key], rows: list[Row]) -> list[Held]:
+def _group_by_stock(question: DataLoader, keys: Sequence[Key], rows: list[Row]) -> list[StockGroups]:
     """Deal groups out to the stocks that they hold."""
-    dealt = {symbol: Held([], []) for (symbol,) in keys}
+    dealt = {symbol: StockGroups([], []) for (symbol,) in keys}
     for row in rows:
         group = Group.of(row, question.as_of)
         for symbol, weight in zip(row["symbols"], row["weights"], strict=True):
@@ -491,18 +491,18 @@ def _held_by(question: Question, keys: Sequence[Key], rows: list[Row]) -> list[H
     return list(map(_heaviest_first, dealt.values()))
 
 
-def _heaviest_first(held: Held) -> Held:
+def _heaviest_first(held: StockGroups) -> StockGroups:
     weights = held.weights
     if len(weights) < 2:  # noqa: PLR2004 - nothing to sort
         return held
     # equal ones stay in their order, which is by name
     places = sorted(range(len(weights)), key=lambda place: math.inf if (w := weights[place]) is None else -w)
-    return Held([held.groups[place] for place in places], [weights[place] for place in places])
+    return StockGroups([held.groups[place] for place in places], [weights[place] for place in places])
 
 
-def stocks_of(symbols: Sequence[str], environment: str, day: date | None) -> Records:
+def stocks_of(symbols: Sequence[str], environment: str, day: date | None) -> LazyObjects:
     """Give stocks that are known to be there."""
-    return Records(Stock, {"symbol": symbols, "key": symbols}, environment_name=environment, day=day, row=None)
+    return LazyObjects(Stock, {"symbol": symbols, "key": symbols}, environment_name=environment, day=day, row=None)
 
 
 def _symbols(answers: list[list[Row]]) -> tuple[str, ...]:
@@ -525,32 +525,32 @@ class Membership:
         """The member."""
         return cast("Stock", stocks_of([self.symbol], self.group.environment_name, self.group.day)[0])
 
-    @batched(stock)
+    @batch_field(stock)
     @staticmethod
-    async def _stocks(memberships: Objects, _: Operation) -> Records:
+    async def _stocks(memberships: ObjectSet, _: Operation) -> LazyObjects:
         group = memberships.first("group")
         return stocks_of(memberships.values("symbol"), group.environment_name, group.day)
 
     @strawberry.field
     async def rank(self, info: Info) -> int:
         """Its place among all members of the group, heaviest first, from 1."""
-        (rank,) = await Membership._ranks(Objects([self]), info.context)
+        (rank,) = await Membership._ranks(ObjectSet([self]), info.context)
         return rank
 
-    @batched(rank)
+    @batch_field(rank)
     @staticmethod
-    async def _ranks(memberships: Objects, operation: Operation) -> list[int]:
+    async def _ranks(memberships: ObjectSet, operation: Operation) -> list[int]:
         answers = await Membership._rows_of(memberships, operation, "member_ranks")
         return [rows[0]["rank"] if rows else 0 for rows in answers]
 
     @staticmethod
-    async def _rows_of(memberships: Objects, operation: Operation, statement: str) -> list[list[Row]]:
+    async def _rows_of(memberships: ObjectSet, operation: Operation, statement: str) -> list[list[Row]]:
         groups = memberships.values("group")
         keys = [(group.key, symbol) for group, symbol in zip(groups, memberships.values("symbol"), strict=True)]
         return await operation.every(statement, keys, as_of=groups[0].day)
 
     @staticmethod
-    async def _details(memberships: Objects, operation: Operation, name: str) -> list[Any]:
+    async def _details(memberships: ObjectSet, operation: Operation, name: str) -> list[Any]:
         if memberships.first("group").day:
             # the history does not keep them
             return [None] * len(memberships)
@@ -560,34 +560,34 @@ class Membership:
     @strawberry.field
     async def added_at(self, info: Info) -> datetime | None:
         """When it was added, in UTC."""
-        (moment,) = await Membership._added(Objects([self]), info.context)
+        (moment,) = await Membership._added(ObjectSet([self]), info.context)
         return moment
 
-    @batched(added_at)
+    @batch_field(added_at)
     @staticmethod
-    async def _added(memberships: Objects, operation: Operation) -> list[datetime | None]:
+    async def _added(memberships: ObjectSet, operation: Operation) -> list[datetime | None]:
         return list(map(operation.utc, await Membership._details(memberships, operation, "added_at")))
 
     @strawberry.field
     async def updated_at(self, info: Info) -> datetime | None:
         """When it last changed, in UTC."""
-        (moment,) = await Membership._updated(Objects([self]), info.context)
+        (moment,) = await Membership._updated(ObjectSet([self]), info.context)
         return moment
 
-    @batched(updated_at)
+    @batch_field(updated_at)
     @staticmethod
-    async def _updated(memberships: Objects, operation: Operation) -> list[datetime | None]:
+    async def _updated(memberships: ObjectSet, operation: Operation) -> list[datetime | None]:
         return list(map(operation.utc, await Membership._details(memberships, operation, "updated_at")))
 
     @strawberry.field
     async def metadata(self, info: Info) -> JSON | None:
         """Whatever its source said of it."""
-        (document,) = await Membership._documents(Objects([self]), info.context)
+        (document,) = await Membership._documents(ObjectSet([self]), info.context)
         return document
 
-    @batched(metadata)
+    @batch_field(metadata)
     @staticmethod
-    async def _documents(memberships: Objects, operation: Operation) -> list[JSON | None]:
+    async def _documents(memberships: ObjectSet, operation: Operation) -> list[JSON | None]:
         texts = await Membership._details(memberships, operation, "metadata")
         return [None if text is None else JSON(orjson.loads(text)) for text in texts]
 
@@ -621,7 +621,7 @@ class NodesQuery:
         named = environment or operation.environment
         rows = await operation.many("groups_named", name, named, as_of=as_of)
         groups = {GroupName(row["id"], row["name"], row["type"]): row for row in rows if type in (None, row["type"])}
-        chosen = choose(name, list(groups))
+        chosen = resolve_name(name, list(groups))
         if chosen is None and as_of:
             await check_known(operation, name, type, named, as_of)
         return None if chosen is None else Group.of(groups[chosen], as_of)

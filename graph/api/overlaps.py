@@ -5,7 +5,7 @@ from itertools import combinations
 import strawberry
 
 from graph.api.nodes import Group
-from graph.api.universe_keys import Part, leaves, parse
+from graph.api.universe_keys import Name, leaves, parse
 from graph.api.universes import find_groups
 from graph.errors import InvalidArgument
 from graph.execution.operation import Info
@@ -78,9 +78,9 @@ class OverlapQuery:
         return answer
 
 
-def _part(text: str) -> Part:
+def _part(text: str) -> Name:
     match list(leaves(parse(text))):
-        case [Part() as part]:
+        case [Name() as part]:
             return part
         case _:
             raise InvalidArgument(f"groups: {text!r} is not the name of one group; double quotes go around signs.")

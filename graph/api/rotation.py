@@ -16,8 +16,8 @@ from graph.api.universes import Universe, find_universe, group_names, holdings_i
 from graph.errors import InvalidArgument
 from graph.execution.operation import Info, Operation
 from graph.model import Environment, GroupType, Holdings
-from graph.prices.closes import frame_for, note
-from graph.prices.matrix import Frame
+from graph.prices.closes import no_prices_reason, prices_until
+from graph.prices.matrix import PriceMatrix
 from graph.prices.performance import (
     DEFAULT_WINDOWS,
     MEMBERS_A_CHARGE,
@@ -35,7 +35,7 @@ from graph.prices.performance import (
 from graph.prices.returns import (
     RELATIVE_SESSIONS,
     Baskets,
-    Places,
+    IntArray,
     changes,
     contributions,
     largest,
@@ -125,7 +125,7 @@ class RelativeRotation:
 class _Rotation:
     """What the rows of one rotation share."""
 
-    frame: Frame
+    frame: PriceMatrix
     session: int
     relative: "_Relative"
     environment: str
@@ -135,7 +135,7 @@ class _Rotation:
 class _Relative:
     """The relative rotations of all rows, computed together when the first is asked for."""
 
-    def __init__(self, frame: Frame, session: int, baskets: Sequence[Basket]) -> None:
+    def __init__(self, frame: PriceMatrix, session: int, baskets: Sequence[Basket]) -> None:
         """The last of the baskets is the benchmark."""
         self._frame = frame
         self._session = session
@@ -329,7 +329,7 @@ class RotationQuery:
         if benchmark is not None:
             other = await find_universe(operation, benchmark, named, members_as_of, "membersAsOf")
             against = await holdings_in(operation, other)
-        frame = await frame_for(operation, as_of)
+        frame = await prices_until(operation, as_of)
         session = frame.session(as_of)
         groups = [
             each.id
@@ -358,7 +358,7 @@ class RotationQuery:
         priced = 0 if session is None else frame.priced(session, columns)
         return SectorRotation(
             as_of=None if session is None else frame.date_of(session),
-            note=note(frame, session, as_of),
+            note=no_prices_reason(frame, session, as_of),
             universe=found,
             members=len(held.symbols),
             priced=priced,
@@ -379,7 +379,7 @@ class _Part(NamedTuple):
 
 def _parts(
     held: Holdings,
-    columns: Places,
+    columns: IntArray,
     weighting: Weighting,
     universe: int | None,
     groups: Sequence[int],

@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 import strawberry
 
-from graph.caching.data_cache import Figures
+from graph.caching.data_cache import CacheStats
 from graph.caching.generations import ListenerMode
 from graph.execution.operation import Info
 
@@ -40,9 +40,9 @@ class MemoStatus:
     """Entries put out for want of room."""
 
     @classmethod
-    def of(cls, figures: Figures) -> "MemoStatus":
+    def of(cls, stats: CacheStats) -> "MemoStatus":
         """Take a memo's figures."""
-        return cls(**figures._asdict())
+        return cls(**stats._asdict())
 
 
 @strawberry.type
@@ -74,7 +74,7 @@ class StatusQuery:
     @strawberry.field
     async def status(self, info: Info) -> Status:
         """How the server does."""
-        info.context.momentary = True
+        info.context.volatile = True
         runtime = info.context.runtime
         (row,) = await info.context.fetch("tracking")
         groups, prices = row.get("groups_generation"), row.get("prices_generation")
@@ -82,13 +82,13 @@ class StatusQuery:
             generation="untracked" if groups is None else str(groups + prices),
             database_time=row["database_time"],
             listener=ListenerStatus(
-                mode=runtime.freshness.mode,
-                confirmed_at=runtime.freshness.confirmed_at,
-                reconnects=max(0, runtime.freshness.reconnects),
+                mode=runtime.generations.mode,
+                confirmed_at=runtime.generations.confirmed_at,
+                reconnects=max(0, runtime.generations.reconnects),
             ),
-            universes=MemoStatus.of(runtime.universes.figures()),
-            prices=MemoStatus.of(runtime.frames.figures()),
-            columns=MemoStatus.of(runtime.columns.figures()),
-            answers=MemoStatus.of(runtime.answers.figures()),
+            universes=MemoStatus.of(runtime.universes.stats()),
+            prices=MemoStatus.of(runtime.frames.stats()),
+            columns=MemoStatus.of(runtime.columns.stats()),
+            answers=MemoStatus.of(runtime.answers.stats()),
             version=version("stockgraph"),
         )

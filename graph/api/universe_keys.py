@@ -26,7 +26,7 @@ _TOKEN = re.compile(r'\s*(?:(?P<sign>[:&()/-])|"(?P<quoted>(?:[^"]|"")+)"|(?P<ba
 _BARE = re.compile(r'[^\s:&\-()/"]+')
 
 
-class Part(NamedTuple):
+class Name(NamedTuple):
     """A group as a key names it."""
 
     type: str | None
@@ -34,7 +34,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Atom:
+class GroupRef:
     """A group that was found: how the canonical form writes it, and its id."""
 
     label: str
@@ -42,7 +42,7 @@ class Atom:
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class Intersection:
     """What is in all of `included` and in none of `excluded`."""
 
     included: "tuple[Expression, ...]"
@@ -56,7 +56,7 @@ class Union:
     terms: "tuple[Expression, ...]"
 
 
-Expression = Part | Atom | Chain | Union
+Expression = Name | GroupRef | Intersection | Union
 
 
 def write_name(name: str) -> str:
@@ -122,7 +122,7 @@ class _Parser:
         while (sign := self.sign()) in ("&", "-"):
             self.advance()
             (included if sign == "&" else excluded).append(self.operand())
-        return Chain(tuple(included), tuple(excluded))
+        return Intersection(tuple(included), tuple(excluded))
 
     def operand(self) -> Expression:
         if self.sign() == "(":
@@ -138,21 +138,21 @@ class _Parser:
             return tree
         return self.part()
 
-    def part(self) -> Part:
+    def part(self) -> Name:
         self.parts += 1
         if self.parts > MAX_PARTS:
             raise LimitExceeded(f"The key names more than {MAX_PARTS} groups.")
         start = self.start
         first, quoted = self.name()
         if self.sign() != "/":
-            return Part(None, first)
+            return Name(None, first)
         if quoted:
             self.fail("has a quoted name before the slash, where only a type such as SECTOR may stand")
         if first.upper() not in TYPES:
             self.start = start
             self.fail(f"has no such type as {first}; there are {', '.join(TYPES)}")
         self.advance()
-        return Part(first.upper(), self.name()[0])
+        return Name(first.upper(), self.name()[0])
 
     def name(self) -> tuple[str, bool]:
         if self.token is None or self.token["sign"]:
@@ -163,12 +163,12 @@ class _Parser:
         return (bare, False) if bare is not None else (quoted.replace('""', '"'), True)
 
 
-def leaves(expression: Expression) -> Iterator[Part | Atom]:
+def leaves(expression: Expression) -> Iterator[Name | GroupRef]:
     """Yield the groups that an expression names, in the order written."""
     match expression:
-        case Part() | Atom():
+        case Name() | GroupRef():
             yield expression
-        case Chain(included, excluded):
+        case Intersection(included, excluded):
             for each in (*included, *excluded):
                 yield from leaves(each)
         case Union(terms):
@@ -176,10 +176,10 @@ def leaves(expression: Expression) -> Iterator[Part | Atom]:
                 yield from leaves(each)
 
 
-def canonical(expression: Expression, found: Mapping[Part | Atom, Atom]) -> Expression:
+def canonical(expression: Expression, found: Mapping[Name | GroupRef, GroupRef]) -> Expression:
     """Put the groups found in the place of their names, and the whole in its canonical form."""
     match expression:
-        case Part():
+        case Name():
             return found[expression]
         case Union(terms):
             flat: list[Expression] = []
@@ -188,12 +188,12 @@ def canonical(expression: Expression, found: Mapping[Part | Atom, Atom]) -> Expr
                 flat.extend(term.terms if isinstance(term, Union) else [term])
             ordered = _ordered(flat)
             return ordered[0] if len(ordered) == 1 else Union(ordered)
-        case Chain(included, excluded):
+        case Intersection(included, excluded):
             inside: list[Expression] = []
             outside: list[Expression] = []
             for each in included:
                 term = canonical(each, found)
-                if isinstance(term, Chain):
+                if isinstance(term, Intersection):
                     inside.extend(term.included)
                     outside.extend(term.excluded)
                 else:
@@ -203,8 +203,8 @@ def canonical(expression: Expression, found: Mapping[Part | Atom, Atom]) -> Expr
                 outside.extend(term.terms if isinstance(term, Union) else [term])
             if len(_ordered(inside)) == 1 and not outside:
                 return inside[0]
-            return Chain(_ordered(inside), _ordered(outside))
-        case Atom():
+            return Intersection(_ordered(inside), _ordered(outside))
+        case GroupRef():
             return expression
 
 
@@ -212,38 +212,38 @@ def _ordered(expressions: list[Expression]) -> tuple[Expression, ...]:
     return tuple(sorted(set(expressions), key=render))
 
 
-def render(expression: Expression, write: Callable[[Atom], str] = lambda atom: atom.label) -> str:
+def render(expression: Expression, write: Callable[[GroupRef], str] = lambda atom: atom.label) -> str:
     """Write a canonical expression as a key."""
     match expression:
-        case Atom():
+        case GroupRef():
             return write(expression)
         case Union(terms):
             return ":".join(render(each, write) for each in terms)
-        case Chain(included, excluded):
+        case Intersection(included, excluded):
             inner = [
-                f"({render(each, write)})" if isinstance(each, Union | Chain) else render(each, write)
+                f"({render(each, write)})" if isinstance(each, Union | Intersection) else render(each, write)
                 for each in (*included, *excluded)
             ]
             return "-".join(["&".join(inner[: len(included)]), *inner[len(included) :]])
-        case Part():
+        case Name():
             raise TypeError("only a canonical expression can be written")
 
 
 def evaluate(expression: Expression, members: Mapping[int, frozenset[str]]) -> frozenset[str]:
     """Give the symbols of a canonical expression, from those of each group by its id."""
     match expression:
-        case Atom():
+        case GroupRef():
             return members[expression.group]
         case Union(terms):
             return frozenset().union(*(evaluate(each, members) for each in terms))
-        case Chain(included, excluded):
+        case Intersection(included, excluded):
             first, *others = (evaluate(each, members) for each in included)
             return first.intersection(*others).difference(*(evaluate(each, members) for each in excluded))
-        case Part():
+        case Name():
             raise TypeError("only a canonical expression can be evaluated")
 
 
-def choose(name: str, candidates: Sequence[GroupName]) -> GroupName | None:
+def resolve_name(name: str, candidates: Sequence[GroupName]) -> GroupName | None:
     """Choose what a name means among the groups that bear it in whatever case.
 
     Of two in one type the exact spelling wins; anything else that leaves a choice is an AmbiguousGroup. None if there

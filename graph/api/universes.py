@@ -10,7 +10,7 @@ import strawberry
 from graph.api.nodes import Group, Stock, stocks_of
 from graph.api.pagination import Connection, page
 from graph.api.point_in_time import check_day, check_known
-from graph.api.universe_keys import Atom, Part, canonical, choose, evaluate, leaves, parse, render, write_name
+from graph.api.universe_keys import GroupRef, Name, canonical, evaluate, leaves, parse, render, resolve_name, write_name
 from graph.errors import UnknownGroup
 from graph.execution.dataloaders import Row
 from graph.execution.operation import Info, Operation
@@ -23,14 +23,14 @@ NEAR = 3
 
 async def group_names(operation: Operation, environment: str, day: date | None) -> tuple[GroupName, ...]:
     """Give the names of all groups of an environment, now or as a day ended."""
-    return await operation.remember_rows(
+    return await operation.cached_rows(
         operation.runtime.directories, environment, _directory, "group_names", [(environment,)], as_of=day
     )
 
 
 async def find_groups(
-    operation: Operation, parts: Sequence[Part], environment: str, day: date | None = None
-) -> dict[Part | Atom, Atom]:
+    operation: Operation, parts: Sequence[Name], environment: str, day: date | None = None
+) -> dict[Name | GroupRef, GroupRef]:
     """Find the group that each part of a key names, now or as a day ended.
 
     UnknownGroup or AmbiguousGroup where a part names none or several; NoHistory where it names none yet.
@@ -41,16 +41,16 @@ async def find_groups(
         namesakes = bearing.get(group.name.casefold())
         if namesakes is not None:
             namesakes.append(group)
-    found: dict[Part | Atom, Atom] = {}
+    found: dict[Name | GroupRef, GroupRef] = {}
     for part in parts:
         namesakes = bearing[part.name.casefold()]
-        chosen = choose(part.name, [each for each in namesakes if part.type in (None, each.type)])
+        chosen = resolve_name(part.name, [each for each in namesakes if part.type in (None, each.type)])
         if chosen is None:
             if day:
                 await check_known(operation, part.name, part.type, environment, day)
             raise _unknown(part, namesakes, directory, day)
         name = write_name(chosen.name)
-        found[part] = Atom(name if len(namesakes) == 1 else f"{chosen.type}/{name}", chosen.id)
+        found[part] = GroupRef(name if len(namesakes) == 1 else f"{chosen.type}/{name}", chosen.id)
     return found
 
 
@@ -59,7 +59,7 @@ def _directory(answers: list[list[Row]]) -> tuple[GroupName, ...]:
 
 
 def _unknown(
-    part: Part, namesakes: Sequence[GroupName], directory: Sequence[GroupName], day: date | None
+    part: Name, namesakes: Sequence[GroupName], directory: Sequence[GroupName], day: date | None
 ) -> UnknownGroup:
     spelled = {group.name.casefold(): group.name for group in directory if part.type in (None, group.type)}
     near = [f"{group.type}/{write_name(group.name)}" for group in namesakes] or [
@@ -81,7 +81,7 @@ class Universe:
     """All symbols, sorted."""
     as_of: date | None
     """The day, in UTC, that it and all that is reached from it is of, as that day ended; null is now."""
-    atoms: strawberry.Private[tuple[Atom, ...]]
+    atoms: strawberry.Private[tuple[GroupRef, ...]]
     environment: strawberry.Private[str]
 
     @property
@@ -149,15 +149,15 @@ async def find_universe(
     tree = parse(key)
     if day:
         await check_day(operation, argument, day)
-    parts = [leaf for leaf in dict.fromkeys(leaves(tree)) if isinstance(leaf, Part)]
+    parts = [leaf for leaf in dict.fromkeys(leaves(tree)) if isinstance(leaf, Name)]
     expression = canonical(tree, await find_groups(operation, parts, environment, day))
-    atoms = tuple(atom for atom in dict.fromkeys(leaves(expression)) if isinstance(atom, Atom))
+    atoms = tuple(atom for atom in dict.fromkeys(leaves(expression)) if isinstance(atom, GroupRef))
 
     def shape(answers: list[list[Row]]) -> tuple[str, ...]:
         members = {atom.group: frozenset(row["symbols"]) for atom, (row,) in zip(atoms, answers, strict=True)}
         return tuple(sorted(evaluate(expression, members)))
 
-    symbols = await operation.remember_rows(
+    symbols = await operation.cached_rows(
         operation.runtime.universes,
         render(expression, lambda atom: str(atom.group)),
         shape,

@@ -15,7 +15,7 @@ import redis.exceptions
 from aiocache import RedisCache, SimpleMemoryCache
 from aiocache.serializers import NullSerializer
 
-from graph.caching.generations import CONFIRMED_SECONDS, Freshness
+from graph.caching.generations import CONFIRMED_SECONDS, GenerationTracker
 from graph.errors import DatabaseUnavailable
 from graph.postgres.database import Family, Generation
 
@@ -30,7 +30,7 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered(Generic[Value]):
+class CachedValue(Generic[Value]):
     """A value and where it stands in time."""
 
     value: Value
@@ -40,7 +40,7 @@ class Remembered(Generic[Value]):
     """Whether it is served, during an outage, without being known to hold still."""
 
 
-class Figures(NamedTuple):
+class CacheStats(NamedTuple):
     """How a memo does. Bytes are estimated, and None where a Redis holds them."""
 
     entries: int
@@ -57,10 +57,10 @@ class _Entry(NamedTuple):
 
 class _Flight(NamedTuple):
     started: float
-    task: "asyncio.Task[Remembered[Any]]"
+    task: "asyncio.Task[CachedValue[Any]]"
 
 
-class Memo(Generic[Value]):
+class DataCache(Generic[Value]):
     """Values by key: bounded, least recently used out, one load in flight for a key, nothing served unless confirmed.
 
     Values are frozen: made of tuples, texts and numbers. `thaw` makes one again from its JSON, for a Redis.
@@ -69,8 +69,8 @@ class Memo(Generic[Value]):
     def __init__(
         self,
         name: str,
-        freshness: Freshness,
-        thaw: Callable[[Any], Value] | None = None,
+        generations: GenerationTracker,
+        deserialize: Callable[[Any], Value] | None = None,
         *,
         family: Family = "groups",
         redis_url: str | None = None,
@@ -79,8 +79,8 @@ class Memo(Generic[Value]):
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self._name = name
-        self._freshness = freshness
-        self._thaw = thaw
+        self._generations = generations
+        self._deserialize = deserialize
         self.family: Family = family
         """What its values are read from."""
         self._serve_stale = serve_stale
@@ -96,8 +96,8 @@ class Memo(Generic[Value]):
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._bytes = 0
         self._flights: dict[str, _Flight] = {}
-        self._epoch = freshness.epoch
-        self._rewinds = freshness.rewinds
+        self._epoch = generations.epoch
+        self._rewinds = generations.rewinds
         self._hits = self._misses = self._evictions = 0
 
     async def close(self) -> None:
@@ -107,26 +107,26 @@ class Memo(Generic[Value]):
         if self._redis:
             await self._cache.client.aclose()
 
-    def figures(self) -> Figures:
+    def stats(self) -> CacheStats:
         """Count what is remembered, and how often that helped, since the start."""
-        return Figures(
+        return CacheStats(
             len(self._sizes), None if self._redis else self._bytes, self._hits, self._misses, self._evictions
         )
 
-    async def get(self, key: str, load: Callable[[], Awaitable[Remembered[Value]]]) -> Remembered[Value]:
+    async def get(self, key: str, load: Callable[[], Awaitable[CachedValue[Value]]]) -> CachedValue[Value]:
         """Give what is remembered under a key, or load it: together with whoever else asks for it now."""
         await self._flush()
-        known = self._freshness.known(self.family)
+        known = self._generations.confirmed_generation(self.family)
         if known is not None and (entry := await self._read(key, known.of(self.family))):
             self._hits += 1
-            return Remembered(entry.value, known)
+            return CachedValue(entry.value, known)
         self._misses += 1
         try:
-            return await self._together(key, load)
+            return await self._single_flight(key, load)
         except DatabaseUnavailable:
-            last = self._freshness.generation
+            last = self._generations.generation
             if self._serve_stale and last is not None and (entry := await self._read(key, last.of(self.family))):
-                return Remembered(entry.value, last, stale=True)
+                return CachedValue(entry.value, last, stale=True)
             raise
 
     async def last(self, key: str) -> Value | None:
@@ -135,50 +135,50 @@ class Memo(Generic[Value]):
         entry: _Entry | None = None if self._redis else await self._cache.get(key)
         return None if entry is None else entry.value
 
-    async def _together(self, key: str, load: Callable[[], Awaitable[Remembered[Value]]]) -> Remembered[Value]:
+    async def _single_flight(self, key: str, load: Callable[[], Awaitable[CachedValue[Value]]]) -> CachedValue[Value]:
         while True:
             flight = self._flights.get(key)
             # a load that began too long ago may miss a change that this request must see
             if flight is None or time.monotonic() - flight.started >= CONFIRMED_SECONDS:
                 flight = self._flights[key] = _Flight(time.monotonic(), asyncio.create_task(self._fill(key, load)))
-                flight.task.add_done_callback(partial(self._landed, key))
+                flight.task.add_done_callback(partial(self._flight_done, key))
             try:
                 return await asyncio.shield(flight.task)
             except asyncio.CancelledError:
                 # whose operation loaded may be gone; then whoever is left loads
                 if not flight.task.cancelled() or cast("asyncio.Task[None]", asyncio.current_task()).cancelling():
                     raise
-                self._landed(key, flight.task)
+                self._flight_done(key, flight.task)
 
-    def _landed(self, key: str, task: "asyncio.Task[Remembered[Value]]") -> None:
+    def _flight_done(self, key: str, task: "asyncio.Task[CachedValue[Value]]") -> None:
         flight = self._flights.get(key)
         if flight is not None and flight.task is task:
             del self._flights[key]
         if not task.cancelled():
             task.exception()  # whoever still waits is told; nobody may
 
-    async def _fill(self, key: str, load: Callable[[], Awaitable[Remembered[Value]]]) -> Remembered[Value]:
-        epoch = self._freshness.epoch
+    async def _fill(self, key: str, load: Callable[[], Awaitable[CachedValue[Value]]]) -> CachedValue[Value]:
+        epoch = self._generations.epoch
         loaded = await load()
-        if loaded.generation is not None and epoch == self._freshness.epoch:
+        if loaded.generation is not None and epoch == self._generations.epoch:
             await self._write(key, _Entry(loaded.generation.of(self.family), loaded.value))
         return loaded
 
     async def _flush(self) -> None:
-        if self._epoch != self._freshness.epoch:
-            self._epoch = self._freshness.epoch
+        if self._epoch != self._generations.epoch:
+            self._epoch = self._generations.epoch
             self._sizes.clear()
             self._bytes = 0
             if not self._redis:
                 await self._cache.clear()
-        if self._rewinds != self._freshness.rewinds:
-            self._rewinds = self._freshness.rewinds
+        if self._rewinds != self._generations.rewinds:
+            self._rewinds = self._generations.rewinds
             if self._redis:
                 # a generation can come to mean something else; at any other time the keys themselves tell them apart
                 await self._try(self._cache.clear(namespace=self._namespace()))
 
     def _namespace(self) -> str:
-        return f"stockgraph:{self._name}:{self._freshness.identity}"
+        return f"stockgraph:{self._name}:{self._generations.identity}"
 
     async def _try(self, request: Awaitable[Any]) -> Any:
         """Wait for Redis; where it does not answer, nothing is remembered there."""
@@ -196,7 +196,11 @@ class Memo(Generic[Value]):
             return entry
         text = await self._try(self._cache.get(f"{generation}:{key}", namespace=self._namespace()))
         try:
-            return None if text is None or self._thaw is None else _Entry(generation, self._thaw(orjson.loads(text)))
+            return (
+                None
+                if text is None or self._deserialize is None
+                else _Entry(generation, self._deserialize(orjson.loads(text)))
+            )
         except (orjson.JSONDecodeError, TypeError, ValueError):
             return None
 

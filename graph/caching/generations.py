@@ -21,7 +21,7 @@ import asyncpg
 import orjson
 
 from graph.errors import DatabaseUnavailable
-from graph.postgres.database import Database, Family, Generation, Reading
+from graph.postgres.database import Database, Family, Generation, ReadResult
 
 CHANNEL = "stockgraph"
 CONFIRMED_SECONDS = 0.9
@@ -46,7 +46,7 @@ class ListenerMode(StrEnum):
     OFF = "OFF"
 
 
-class Freshness:
+class GenerationTracker:
     """The known generation, kept by one listening connection and by every statement that is sent."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Freshness:
         self._confirmed = float("-inf")
         self._received = float("-inf")
         self._notified: dict[Family, float] = dict.fromkeys(get_args(Family), float("-inf"))
-        self._echoes = False
+        self._notify_works = False
         self._polled = asyncio.Condition()
         self._listening = False
 
@@ -76,15 +76,15 @@ class Freshness:
         """How changes become known now."""
         if not self.tracked or self.generation is None:
             return ListenerMode.OFF
-        return ListenerMode.NOTIFY if self._echoes else ListenerMode.POLL
+        return ListenerMode.NOTIFY if self._notify_works else ListenerMode.POLL
 
-    def known(self, family: Family) -> Generation | None:
+    def confirmed_generation(self, family: Family) -> Generation | None:
         """Give the generation under which what is kept of a family may be served; None where nothing may."""
         if not self.tracked or self._confirmed <= self._notified[family]:
             return None
         return self.generation if time.monotonic() - self._confirmed < CONFIRMED_SECONDS else None
 
-    def observe(self, reading: Reading) -> None:
+    def observe(self, reading: ReadResult) -> None:
         """Take what a statement says of the generation. Not for a statement within a longer snapshot."""
         if reading.generation is None:
             return
@@ -92,7 +92,7 @@ class Freshness:
             if reading.sent < self._received:
                 return  # an older snapshot that came late
             self.rewinds += 1
-            self._forget()
+            self._invalidate()
         if reading.generation == self.generation:
             self._confirmed = max(self._confirmed, reading.sent)
         else:
@@ -121,7 +121,7 @@ class Freshness:
                 async with asyncio.timeout(SETTLE_SECONDS):
                     await self.confirmed()
 
-    def _forget(self) -> None:
+    def _invalidate(self) -> None:
         self.epoch += 1
         self.generation = None
 
@@ -146,8 +146,8 @@ class Freshness:
         try:
             woken = asyncio.Event()
             connection.add_termination_listener(lambda _: woken.set())
-            self._echoes = await self._subscribe(database, connection, woken)
-            self._forget()
+            self._notify_works = await self._subscribe(database, connection, woken)
+            self._invalidate()
             self.tracked = False
             while True:
                 woken.clear()
@@ -197,19 +197,19 @@ class Freshness:
         return True
 
     async def _poll(self, database: Database, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-        stamped = self.tracked
-        reading = await database.fetch("tracking", stamped=stamped, connection=connection)
+        with_generation = self.tracked
+        reading = await database.fetch("tracking", with_generation=with_generation, connection=connection)
         (row,) = reading.rows
         if row["identity"] != self.identity:
-            self._forget()
+            self._invalidate()
             self.identity = row["identity"]
         if row["tracked"] != self.tracked or self.confirmed_at is None:
-            self._forget()
-            _say(complete=row["complete"], tracked=row["tracked"])
+            self._invalidate()
+            _log_mode(complete=row["complete"], tracked=row["tracked"])
         self.tracked, self.confirmed_at = row["tracked"], row["database_time"]
-        if stamped and self.tracked:
+        if with_generation and self.tracked:
             if reading.generation is None:
-                self._forget()
+                self._invalidate()
             self.observe(reading)
         elif self.tracked:
             await self._poll(database, connection)
@@ -222,7 +222,7 @@ def _read(payload: object) -> object:
         return None
 
 
-def _say(*, complete: bool, tracked: bool) -> None:
+def _log_mode(*, complete: bool, tracked: bool) -> None:
     if not complete:
         log.error("The database lacks tables; `stockgraph init` makes what is missing.")
     elif not tracked:

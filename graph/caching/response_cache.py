@@ -10,8 +10,8 @@ from functools import partial
 from hashlib import blake2b
 from typing import NamedTuple
 
-from graph.caching.data_cache import Figures
-from graph.caching.generations import Freshness
+from graph.caching.data_cache import CacheStats
+from graph.caching.generations import GenerationTracker
 from graph.postgres.database import Family
 
 MAX_BYTES = 32 * 1024 * 1024
@@ -26,7 +26,7 @@ LONG_GZIP = 100_000
 _OVERHEAD = 2_000  # bytes of what is kept beside a body, by estimate
 
 
-class Moment(NamedTuple):
+class Validity(NamedTuple):
     """When an answer holds."""
 
     changes: Mapping[Family, int]
@@ -37,14 +37,14 @@ class Moment(NamedTuple):
     """Of the freshness, before anything was read: since then nothing kept has become worthless."""
 
 
-class Kept:
+class CachedResponse:
     """An answer as it is sent."""
 
-    __slots__ = ("_zipped", "body", "headers", "moment", "tag")
+    __slots__ = ("_zipped", "body", "headers", "tag", "validity")
 
-    def __init__(self, body: bytes, moment: Moment) -> None:
+    def __init__(self, body: bytes, validity: Validity) -> None:
         self.body = body
-        self.moment = moment
+        self.validity = validity
         self.tag = blake2b(body, digest_size=12).hexdigest().encode()
         """Of the body, for HTTP's ETag."""
         self.headers: dict[tuple[str, bool], list[tuple[bytes, bytes]]] = {}
@@ -65,17 +65,17 @@ class Kept:
         return _OVERHEAD + len(self.body) * 3 // 2
 
 
-class Answers:
+class ResponseCache:
     """Answers by request: bounded in bytes, least recently used out, nothing served unless confirmed."""
 
-    def __init__(self, freshness: Freshness, *, max_bytes: int = MAX_BYTES) -> None:
-        self._freshness = freshness
+    def __init__(self, generations: GenerationTracker, *, max_bytes: int = MAX_BYTES) -> None:
+        self._generations = generations
         self._max_bytes = max_bytes
         # so that nobody outside can make two requests of one key
         self._secret = secrets.token_bytes(32)
-        self._kept: OrderedDict[bytes, Kept] = OrderedDict()
+        self._kept: OrderedDict[bytes, CachedResponse] = OrderedDict()
         self._bytes = 0
-        self._epoch = freshness.epoch
+        self._epoch = generations.epoch
         self._hits = self._misses = self._evictions = 0
 
     def key(self, kind: bytes, request: bytes) -> bytes:
@@ -85,11 +85,11 @@ class Answers:
         digest.update(request)
         return digest.digest()
 
-    def get(self, key: bytes) -> Kept | None:
+    def get(self, key: bytes) -> CachedResponse | None:
         """Give the answer to a request while it is known to hold."""
         self._flush()
         kept = self._kept.get(key)
-        if kept is None or not self._holds(kept.moment):
+        if kept is None or not self._holds(kept.validity):
             self._misses += 1
             return None
         self._kept.move_to_end(key)
@@ -97,24 +97,24 @@ class Answers:
         return kept
 
     def _flush(self) -> None:
-        if self._epoch != self._freshness.epoch:
-            self._epoch = self._freshness.epoch
+        if self._epoch != self._generations.epoch:
+            self._epoch = self._generations.epoch
             self._kept.clear()
             self._bytes = 0
 
-    def _holds(self, moment: Moment) -> bool:
-        for family, count in moment.changes.items():
-            known = self._freshness.known(family)
+    def _holds(self, validity: Validity) -> bool:
+        for family, count in validity.changes.items():
+            known = self._generations.confirmed_generation(family)
             if known is None or known.of(family) != count:
                 return False
-        return moment.day is None or moment.day == datetime.now(UTC).date()
+        return validity.day is None or validity.day == datetime.now(UTC).date()
 
-    def keep(self, key: bytes, body: bytes, moment: Moment | None) -> Kept | None:
+    def keep(self, key: bytes, body: bytes, validity: Validity | None) -> CachedResponse | None:
         """Keep an answer without errors; None where it is not to be kept."""
         self._flush()
-        if moment is None or len(body) > MAX_ANSWER or moment.epoch != self._epoch:
+        if validity is None or len(body) > MAX_ANSWER or validity.epoch != self._epoch:
             return None
-        kept = Kept(body, moment)
+        kept = CachedResponse(body, validity)
         replaced = self._kept.pop(key, None)
         self._bytes += kept.size - (replaced.size if replaced else 0)
         self._kept[key] = kept
@@ -124,6 +124,6 @@ class Answers:
             self._evictions += 1
         return kept
 
-    def figures(self) -> Figures:
+    def stats(self) -> CacheStats:
         """Count what is kept, and how often that helped, since the start."""
-        return Figures(len(self._kept), self._bytes, self._hits, self._misses, self._evictions)
+        return CacheStats(len(self._kept), self._bytes, self._hits, self._misses, self._evictions)

@@ -42,7 +42,7 @@ from graph.loading.holdings import GroupHoldings, Unit
 from graph.loading.price_writer import load_bars
 from graph.loading.tickstock import Migration, Outcome, migrate, named, read_entries, read_file, read_table
 from graph.model import GroupType
-from graph.postgres.database import Database, answered
+from graph.postgres.database import Database, translated_errors
 from graph.postgres.ddl import make_tables, mend_history
 from graph.postgres.embedded import default_home, embedded_postgres
 from graph.schema import make_schema
@@ -76,12 +76,12 @@ def serve(
     altered by this command: `stockgraph init` makes what it lacks.
     """
     signal.signal(signal.SIGTERM, _stop)
-    _refuse_taken(host, port)
+    _check_port_free(host, port)
     with _database(settings) as url:
         if settings.database_url is None:
-            asyncio.run(_furnish(url, settings, demo=demo))
+            asyncio.run(_prepare_embedded(url, settings, demo=demo))
         served = replace(settings, database_url=url)
-        contents = asyncio.run(_look_over(served))
+        contents = asyncio.run(_check_tables(served))
         greet(_addresses(host, port), _place(settings), contents)
         options: dict[str, Any] = {
             "host": host,
@@ -271,7 +271,7 @@ def check(*, settings: Settings = Settings()) -> None:  # noqa: B008 - frozen
 
     async def run(url: str) -> list[Finding]:
         async with Database(url) as database, database.snapshot() as connection:
-            with answered():
+            with translated_errors():
                 return await find_faults(connection, settings.environment)
 
     with _database(settings) as url:
@@ -354,13 +354,13 @@ def _database(settings: Settings) -> Iterator[str]:
 async def _connected(url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     connection = await Database(url).connect(statement_seconds=None)
     try:
-        with answered():
+        with translated_errors():
             yield connection
     finally:
         connection.terminate()
 
 
-async def _furnish(url: str, settings: Settings, *, demo: bool) -> None:
+async def _prepare_embedded(url: str, settings: Settings, *, demo: bool) -> None:
     """Make the tables of the embedded database, and fill them where there is nothing yet."""
     async with _connected(url) as connection:
         await make_tables(connection)
@@ -381,11 +381,11 @@ async def _furnish(url: str, settings: Settings, *, demo: bool) -> None:
                     progress(f"Filling {outcome.type} {outcome.name}", done, len(groups))
 
 
-async def _look_over(settings: Settings) -> str | None:
+async def _check_tables(settings: Settings) -> str | None:
     """Refuse a database without tables, and tell what is in it; one that does not answer yet may come."""
     try:
         async with Database(settings.database_url or "") as database:
-            (tracking,) = (await database.fetch("tracking", stamped=False)).rows
+            (tracking,) = (await database.fetch("tracking", with_generation=False)).rows
             contents = await _contents(database, settings) if tracking["complete"] else None
     except DatabaseUnavailable as error:
         logging.getLogger(__name__).warning("%s Serving DATABASE_UNAVAILABLE until then.", error)
@@ -396,13 +396,13 @@ async def _look_over(settings: Settings) -> str | None:
 
 
 async def _contents(database: Database, settings: Settings) -> str:
-    counts = (await database.fetch("contents", settings.environment, stamped=False)).rows
-    (prices,) = (await database.fetch("price_table", stamped=False)).rows
-    day = (await database.fetch("last_price_day", stamped=False)).rows[0]["day"] if prices["there"] else None
+    counts = (await database.fetch("contents", settings.environment, with_generation=False)).rows
+    (prices,) = (await database.fetch("price_table", with_generation=False)).rows
+    day = (await database.fetch("last_price_day", with_generation=False)).rows[0]["day"] if prices["there"] else None
     return contents_as_text({row["kind"]: row["total"] for row in counts}, day)
 
 
-def _refuse_taken(host: str, port: int) -> None:
+def _check_port_free(host: str, port: int) -> None:
     try:
         with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
             pass

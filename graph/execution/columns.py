@@ -14,8 +14,8 @@ from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias, overload
 from weakref import ref
 
-from graph.caching.data_cache import Figures
-from graph.caching.generations import Freshness
+from graph.caching.data_cache import CacheStats
+from graph.caching.generations import GenerationTracker
 from graph.postgres.database import Family, Generation
 
 MAX_BYTES = 48 * 1024 * 1024
@@ -31,62 +31,63 @@ Key: TypeAlias = Hashable
 """A field's name and its arguments."""
 
 
-class Source(NamedTuple):
+class Dependencies(NamedTuple):
     """What a column was made of."""
 
     objects: int = 0
     """How many it counts for in the budget of an operation."""
-    each: tuple[int, ...] = ()
+    costs: tuple[int, ...] = ()
     """The same for each of the objects that it is a column of; empty where only the sum is known."""
-    seen: frozenset[tuple[Family, Generation | None]] = frozenset()
+    generations: frozenset[tuple[Family, Generation | None]] = frozenset()
     """The generations that it was read in."""
     day: date | None = None
     """The day in UTC that it rests on, if it does."""
-    momentary: bool = False
+    volatile: bool = False
     """Whether it tells of what changes without a change of the database."""
     stale: bool = False
     """Whether it was remembered through an outage."""
 
     def is_of(self, generation: int) -> bool:
         """Whether it rests on nothing but the groups as they are in a generation, or on nothing at all."""
-        return not (self.day or self.momentary or self.stale) and all(
-            family == "groups" and moment is not None and moment.groups == generation for family, moment in self.seen
+        return not (self.day or self.volatile or self.stale) and all(
+            family == "groups" and moment is not None and moment.groups == generation
+            for family, moment in self.generations
         )
 
 
-class Leaves(NamedTuple):
+class ValueColumn(NamedTuple):
     """Values as they are sent."""
 
     values: Sequence[Any]
 
 
-class Links(NamedTuple):
-    """Objects, by the name of their type, and which of them each value is."""
+class ObjectColumn(NamedTuple):
+    """ObjectSet, by the name of their type, and which of them each value is."""
 
-    parts: dict[str, "Objects"]
-    places: list[int] | None
+    parts: dict[str, "ObjectSet"]
+    indices: list[int] | None
     """Into all parts one after the other; -1 is null, and None is each in turn."""
 
 
-class Lists(NamedTuple):
+class ListColumn(NamedTuple):
     """The items of lists one after the other, and where each list begins and ends; None is null."""
 
     items: "Content"
-    spans: list[tuple[int, int] | None]
+    offsets: list[tuple[int, int] | None]
 
 
-Content: TypeAlias = Leaves | Links | Lists
+Content: TypeAlias = ValueColumn | ObjectColumn | ListColumn
 
 
 class Column(NamedTuple):
     """What a field gives for each of some objects."""
 
     content: Content
-    source: Source
+    dependencies: Dependencies
 
 
-class Distinct(list[Any]):
-    """Objects of one class, each once."""
+class UniqueObjects(list[Any]):
+    """ObjectSet of one class, each once."""
 
     __slots__ = ()
 
@@ -96,7 +97,7 @@ class Distinct(list[Any]):
         return type(self[0])
 
 
-class Records(Sequence[Any]):
+class LazyObjects(Sequence[Any]):
     """Objects of one class as columns: they are made only where somebody asks for one."""
 
     __slots__ = ("_columns", "_made", "_same", "of")
@@ -110,7 +111,7 @@ class Records(Sequence[Any]):
         self._made: list[Any] | None = None
 
     @classmethod
-    def joined(cls, parts: Sequence["Records"]) -> "Records":
+    def joined(cls, parts: Sequence["LazyObjects"]) -> "LazyObjects":
         """Give all objects of some, which have the same columns, one after the other."""
         if len(parts) == 1:
             return parts[0]
@@ -138,10 +139,10 @@ class Records(Sequence[Any]):
     @overload
     def __getitem__(self, place: int) -> Any: ...
     @overload
-    def __getitem__(self, place: slice) -> "Records": ...
+    def __getitem__(self, place: slice) -> "LazyObjects": ...
     def __getitem__(self, place: int | slice) -> Any:
         if isinstance(place, slice):
-            return Records(self.of, {name: values[place] for name, values in self._columns.items()}, **self._same)
+            return LazyObjects(self.of, {name: values[place] for name, values in self._columns.items()}, **self._same)
         return self._all()[place]
 
     def __iter__(self) -> Iterator[Any]:
@@ -155,14 +156,14 @@ class Records(Sequence[Any]):
         return self._made
 
 
-class Objects(Sequence[Any]):
-    """Objects of one type, each once, and the columns that were made of them."""
+class ObjectSet(Sequence[Any]):
+    """ObjectSet of one type, each once, and the columns that were made of them."""
 
-    __slots__ = ("_objects", "branch", "columns", "loading")
+    __slots__ = ("_objects", "columns", "entry", "loading")
 
-    def __init__(self, objects: Sequence[Any], branch: "Branch | None" = None) -> None:
+    def __init__(self, objects: Sequence[Any], entry: "ColumnCacheEntry | None" = None) -> None:
         self._objects = objects
-        self.branch = branch
+        self.entry = entry
         """What it is kept under; None where it is one operation's own."""
         self.columns: dict[Key, Column] = {}
         self.loading: dict[Key, asyncio.Future[bool]] = {}
@@ -171,17 +172,17 @@ class Objects(Sequence[Any]):
     def values(self, name: str) -> Sequence[Any]:
         """Give an attribute of all."""
         objects = self._objects
-        return objects.values(name) if type(objects) is Records else list(map(attrgetter(name), objects))
+        return objects.values(name) if type(objects) is LazyObjects else list(map(attrgetter(name), objects))
 
     def first(self, name: str) -> Any:
         """Give an attribute of the first."""
         objects = self._objects
-        return objects.first(name) if type(objects) is Records else getattr(objects[0], name)
+        return objects.first(name) if type(objects) is LazyObjects else getattr(objects[0], name)
 
     @property
     def footprint(self) -> int:
         """The bytes that they take, by estimate."""
-        return len(self) * (RECORD_BYTES if type(self._objects) is Records else OBJECT_BYTES)
+        return len(self) * (RECORD_BYTES if type(self._objects) is LazyObjects else OBJECT_BYTES)
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -192,24 +193,24 @@ class Objects(Sequence[Any]):
     def __iter__(self) -> Iterator[Any]:
         return iter(self._objects)
 
-    def branch_for(self, key: Key, source: Source) -> "Branch | None":  # noqa: ARG002 - a root's differ by it
+    def entry_for(self, key: Key, dependencies: Dependencies) -> "ColumnCacheEntry | None":  # noqa: ARG002 - a root's differ by it
         """Give what a column is to be kept under; None where it is not to be kept for other operations."""
-        return self.branch if self.branch and source.is_of(self.branch.generation) else None
+        return self.entry if self.entry and dependencies.is_of(self.entry.generation) else None
 
-    def keep(self, key: Key, column: Column, branch: "Branch | None") -> Column:
+    def keep(self, key: Key, column: Column, entry: "ColumnCacheEntry | None") -> Column:
         """Keep a column, and give what is kept: another stays, since others have begun to load what is below it."""
         kept = self.columns.setdefault(key, column)
-        if branch and kept is column:
-            branch.grow(_size(key, column))
+        if entry and kept is column:
+            entry.grow(_size(key, column))
         return kept
 
 
-class Branch:
+class ColumnCacheEntry:
     """All that hangs on one column of the root: it is put out as a whole."""
 
     __slots__ = ("_root", "generation", "size")
 
-    def __init__(self, root: "Root | None", generation: int) -> None:
+    def __init__(self, root: "ColumnCacheRoot | None", generation: int) -> None:
         # weak, so that a root that was replaced goes at once and with all that hangs on it
         self._root = root and ref(root)
         self.generation = generation
@@ -221,47 +222,51 @@ class Branch:
             self.size += size
             root.grow(size)
 
-    def cut(self) -> None:
+    def evict(self) -> None:
         """Count no longer: it was put out."""
         self._root = None
 
 
-class Root(Objects):
+class ColumnCacheRoot(ObjectSet):
     """The root of queries: one object without attributes, and what was read from it in one generation of the groups."""
 
-    __slots__ = ("__weakref__", "_branches", "_max_bytes", "bytes", "counts", "known")
+    __slots__ = ("__weakref__", "_entries", "_max_bytes", "bytes", "counts", "generation")
 
     def __init__(self, known: Generation, max_bytes: int, counts: "Counts") -> None:
-        super().__init__([None], Branch(None, known.groups))
-        self.known = known
+        super().__init__([None], ColumnCacheEntry(None, known.groups))
+        self.generation = known
         self.bytes = 0
         self.counts = counts
         self._max_bytes = max_bytes
-        self._branches: OrderedDict[Key, Branch] = OrderedDict()
+        self._entries: OrderedDict[Key, ColumnCacheEntry] = OrderedDict()
 
-    def branch_for(self, key: Key, source: Source) -> Branch | None:
+    def entry_for(self, key: Key, dependencies: Dependencies) -> ColumnCacheEntry | None:
         """Give a branch for a column; None where it is not to be kept for other operations."""
-        return (self._branches.get(key) or Branch(self, self.known.groups)) if source.is_of(self.known.groups) else None
+        return (
+            (self._entries.get(key) or ColumnCacheEntry(self, self.generation.groups))
+            if dependencies.is_of(self.generation.groups)
+            else None
+        )
 
-    def keep(self, key: Key, column: Column, branch: Branch | None) -> Column:
+    def keep(self, key: Key, column: Column, entry: ColumnCacheEntry | None) -> Column:
         """Keep a column, and give what is kept."""
-        if branch and key not in self.columns:
+        if entry and key not in self.columns:
             self.counts.misses += 1
-            self._branches[key] = branch
-        return super().keep(key, column, branch)
+            self._entries[key] = entry
+        return super().keep(key, column, entry)
 
-    def used(self, key: Key) -> None:
+    def touch(self, key: Key) -> None:
         """Note that a column was used: what was not for longest is put out first."""
-        if key in self._branches:
-            self._branches.move_to_end(key)
+        if key in self._entries:
+            self._entries.move_to_end(key)
 
     def grow(self, size: int) -> None:
         """Count bytes, and put out what was used least lately."""
         self.bytes += size
-        while self.bytes > self._max_bytes and self._branches:
-            key, branch = self._branches.popitem(last=False)
-            branch.cut()
-            self.bytes -= branch.size
+        while self.bytes > self._max_bytes and self._entries:
+            key, entry = self._entries.popitem(last=False)
+            entry.evict()
+            self.bytes -= entry.size
             self.columns.pop(key, None)
             self.counts.evictions += 1
 
@@ -275,32 +280,32 @@ class Counts:
     evictions: int = 0
 
 
-class Columns:
+class ColumnCache:
     """The root of the generation that is known, and what hangs on it."""
 
-    def __init__(self, freshness: Freshness, *, max_bytes: int = MAX_BYTES) -> None:
-        self._freshness = freshness
+    def __init__(self, generations: GenerationTracker, *, max_bytes: int = MAX_BYTES) -> None:
+        self._generations = generations
         self._max_bytes = max_bytes
-        self._epoch = freshness.epoch
-        self._root: Root | None = None
+        self._epoch = generations.epoch
+        self._root: ColumnCacheRoot | None = None
         self.counts = Counts()
 
-    def root(self) -> Root | None:
+    def root(self) -> ColumnCacheRoot | None:
         """Give the root whose columns may be served; None where no generation is known."""
-        known = self._freshness.known("groups")
+        known = self._generations.confirmed_generation("groups")
         if known is None:
             return None
         root = self._root
-        if root is None or root.known.groups != known.groups or self._epoch != self._freshness.epoch:
-            self._epoch = self._freshness.epoch
-            root = self._root = Root(known, self._max_bytes, self.counts)
-        root.known = known
+        if root is None or root.generation.groups != known.groups or self._epoch != self._generations.epoch:
+            self._epoch = self._generations.epoch
+            root = self._root = ColumnCacheRoot(known, self._max_bytes, self.counts)
+        root.generation = known
         return root
 
-    def figures(self) -> Figures:
+    def stats(self) -> CacheStats:
         """Count what is kept, and how often the root's columns were there, since the start."""
         entries, size = (len(self._root.columns), self._root.bytes) if self._root else (0, 0)
-        return Figures(
+        return CacheStats(
             entries, size, max(0, self.counts.hits - self.counts.misses), self.counts.misses, self.counts.evictions
         )
 
@@ -311,7 +316,7 @@ class Columns:
 
 def _size(key: Key, column: Column) -> int:
     """Estimate the bytes that a column takes; rather too many."""
-    return COLUMN_BYTES + _key_size(key) + 8 * len(column.source.each) + _content_size(column.content)
+    return COLUMN_BYTES + _key_size(key) + 8 * len(column.dependencies.costs) + _content_size(column.content)
 
 
 def _key_size(key: Key) -> int:
@@ -320,11 +325,11 @@ def _key_size(key: Key) -> int:
 
 def _content_size(content: Content) -> int:
     match content:
-        case Leaves(values):
+        case ValueColumn(values):
             # every so many of them, since most are alike
             step = len(values) // 16 + 1
             return 8 * len(values) + step * sum(map(sys.getsizeof, values[::step]))
-        case Links(parts, places):
-            return 8 * len(places or ()) + sum(200 + objects.footprint for objects in parts.values())
-        case Lists(items, spans):
-            return 80 * len(spans) + _content_size(items)
+        case ObjectColumn(parts, indices):
+            return 8 * len(indices or ()) + sum(200 + objects.footprint for objects in parts.values())
+        case ListColumn(items, offsets):
+            return 80 * len(offsets) + _content_size(items)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import asyncpg
 
-from graph.postgres.database import Generation, Reading
+from graph.postgres.database import Generation, ReadResult
 
 MAX_KEYS = 500
 """So many keys go together, so that who asks for few need not wait long for who asks for many.
@@ -17,11 +17,11 @@ One who asks may bring more; then those join him who ask for some of them.
 
 Key: TypeAlias = tuple[Any, ...]
 Row: TypeAlias = asyncpg.Record
-Read: TypeAlias = Callable[..., Awaitable[Reading]]
+Read: TypeAlias = Callable[..., Awaitable[ReadResult]]
 """Sends a statement by its name, with its arguments."""
 
 
-def by_ordinal(_: "Question", keys: Sequence[Key], rows: list[Row]) -> list[list[Row]]:
+def group_by_ordinal(_: "DataLoader", keys: Sequence[Key], rows: list[Row]) -> list[list[Row]]:
     """Deal rows out to the keys: a row answers the key that its ordinal counts to."""
     dealt: list[list[Row]] = [[] for _ in keys]
     for row in rows:
@@ -29,7 +29,7 @@ def by_ordinal(_: "Question", keys: Sequence[Key], rows: list[Row]) -> list[list
     return dealt
 
 
-class Answered(NamedTuple):
+class Loaded(NamedTuple):
     """What a batch is answered with."""
 
     of: dict[Key, Any]
@@ -37,14 +37,14 @@ class Answered(NamedTuple):
     """That all of it was read in."""
 
 
-class Question(NamedTuple):
+class DataLoader(NamedTuple):
     """What is asked of many keys at once."""
 
     statement: str
     as_of: date | None = None
-    same: Key = ()
+    shared_args: Key = ()
     """The arguments that all keys have in common, after theirs."""
-    deal: Callable[["Question", Sequence[Key], list[Row]], Sequence[Any]] = by_ordinal
+    group_rows: Callable[["DataLoader", Sequence[Key], list[Row]], Sequence[Any]] = group_by_ordinal
     """Makes of the rows what each key is answered with; all who asked for a key are given the same."""
 
 
@@ -53,36 +53,36 @@ class Batch:
 
     def __init__(self) -> None:
         self.keys: dict[Key, None] = {}
-        self.askers: set[object] = set()
+        self.waiters: set[object] = set()
         """Who has yet use for an answer."""
         self.shared = False
         """Whether others asked than who was first."""
-        self.answers: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self.answers: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
         self._ended = asyncio.Event()
         self.answers.add_done_callback(lambda _: self._ended.set())
-        self.sending: asyncio.Task[Answered] | None = None
+        self.task: asyncio.Task[Loaded] | None = None
 
-    def enter(self, asker: object) -> bool:
+    def subscribe(self, asker: object) -> bool:
         """Note who asks; whether he is new."""
-        if asker in self.askers:
+        if asker in self.waiters:
             return False
-        self.shared |= bool(self.askers)
-        self.askers.add(asker)
+        self.shared |= bool(self.waiters)
+        self.waiters.add(asker)
         return True
 
-    async def wait(self) -> Answered:
+    async def wait(self) -> Loaded:
         """Wait for the answers, or what went wrong; who waits may be cancelled, and others still wait."""
         # as `shield` does, in less time
         await self._ended.wait()
         return self.answers.result()
 
-    def leave(self, asker: object) -> None:
+    def unsubscribe(self, asker: object) -> None:
         """Let go of who has no more use for it: for nobody nothing is read."""
-        self.askers.discard(asker)
-        if self.sending and not self.askers:
-            self.sending.cancel()
+        self.waiters.discard(asker)
+        if self.task and not self.waiters:
+            self.task.cancel()
 
-    def end(self, sent: "asyncio.Task[Answered]") -> None:
+    def end(self, sent: "asyncio.Task[Loaded]") -> None:
         """Tell all who wait."""
         if sent.cancelled():
             self.answers.cancel()
@@ -93,7 +93,7 @@ class Batch:
             self.answers.set_result(sent.result())
 
 
-class Batches:
+class BatchQueue:
     """The batches that are yet to be sent, or under way.
 
     A batch goes when the event loop has come round twice, and so has heard of all requests that had come by then.
@@ -102,19 +102,19 @@ class Batches:
 
     def __init__(self, read: Read) -> None:
         self._read = read
-        self._next: dict[Question, Batch] = {}
-        self._under_way: set[asyncio.Task[Answered]] = set()
+        self._next: dict[DataLoader, Batch] = {}
+        self._under_way: set[asyncio.Task[Loaded]] = set()
 
-    def join(self, question: Question, keys: Collection[Key]) -> Batch:
+    def enqueue(self, question: DataLoader, keys: Collection[Key]) -> Batch:
         """Have keys go with the next batch."""
         asked = dict.fromkeys(keys)
         batch = self._next.get(question)
         if batch is None or (len(batch.keys) + len(asked) > MAX_KEYS and not asked.keys() <= batch.keys.keys()):
-            batch = self._next[question] = self.alone(question, ())
+            batch = self._next[question] = self.enqueue_alone(question, ())
         batch.keys |= asked
         return batch
 
-    def alone(self, question: Question, keys: Collection[Key]) -> Batch:
+    def enqueue_alone(self, question: DataLoader, keys: Collection[Key]) -> Batch:
         """Have keys go in a batch of their own."""
         batch = Batch()
         batch.keys |= dict.fromkeys(keys)
@@ -122,27 +122,27 @@ class Batches:
         loop.call_soon(loop.call_soon, self._send, question, batch)
         return batch
 
-    def _send(self, question: Question, batch: Batch) -> None:
+    def _send(self, question: DataLoader, batch: Batch) -> None:
         if self._next.get(question) is batch:
             del self._next[question]
-        if not batch.askers:
+        if not batch.waiters:
             batch.answers.cancel()
             return
-        batch.sending = sending = asyncio.get_running_loop().create_task(self._answer(question, list(batch.keys)))
+        batch.task = sending = asyncio.get_running_loop().create_task(self._answer(question, list(batch.keys)))
         self._under_way.add(sending)
         sending.add_done_callback(self._under_way.discard)
         sending.add_done_callback(batch.end)
 
-    async def _answer(self, question: Question, keys: list[Key]) -> Answered:
+    async def _answer(self, question: DataLoader, keys: list[Key]) -> Loaded:
         columns = map(list, zip(*keys, strict=True))
-        reading = await self._read(question.statement, *columns, *question.same, as_of=question.as_of)
-        dealt = question.deal(question, keys, reading.rows)
-        return Answered(dict(zip(keys, dealt, strict=True)), reading.generation)
+        reading = await self._read(question.statement, *columns, *question.shared_args, as_of=question.as_of)
+        dealt = question.group_rows(question, keys, reading.rows)
+        return Loaded(dict(zip(keys, dealt, strict=True)), reading.generation)
 
     async def close(self) -> None:
         """End what is under way, and send no more."""
         for batch in self._next.values():
-            batch.askers.clear()
+            batch.waiters.clear()
         under_way = list(self._under_way)
         for sending in under_way:
             sending.cancel()

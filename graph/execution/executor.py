@@ -32,22 +32,22 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from graph.errors import LimitExceeded
 from graph.execution.columns import (
-    Branch,
     Column,
+    ColumnCacheEntry,
+    ColumnCacheRoot,
     Content,
-    Distinct,
+    Dependencies,
     Key,
-    Leaves,
-    Links,
-    Lists,
-    Objects,
-    Records,
-    Root,
-    Source,
+    LazyObjects,
+    ListColumn,
+    ObjectColumn,
+    ObjectSet,
+    UniqueObjects,
+    ValueColumn,
 )
-from graph.execution.plans import Field, Kind, Plan, Plans, Resolver, key_of, make_plan
+from graph.execution.plans import Field, OutputType, Plan, Plans, Resolver, key_of, make_plan
 
-_NOTHING = Source()
+_NOTHING = Dependencies()
 _NO_INFO = cast("GraphQLResolveInfo[Any]", None)
 """None of Strawberry's functions looks at it."""
 MAX_KEY = 2_000
@@ -57,29 +57,29 @@ MAX_KEY = 2_000
 class Context(Protocol):
     """What the executor needs of the context of an operation."""
 
-    def part(self) -> Self:
+    def fork(self) -> Self:
         """Give what one column is loaded with: it counts for itself."""
 
     @property
-    def source(self) -> Source:
+    def dependencies(self) -> Dependencies:
         """What has been read and counted with it."""
 
-    def absorb(self, source: Source, objects: int | None = None) -> None:
+    def merge(self, dependencies: Dependencies, objects: int | None = None) -> None:
         """Count what a column rests on as read by this; and other objects than it counts for itself, where told."""
 
     @property
-    def root(self) -> Root | None:
+    def root(self) -> ColumnCacheRoot | None:
         """Where columns are kept for other operations; None where nothing may be."""
 
     objects: int
-    each: tuple[int, ...]
+    costs: tuple[int, ...]
 
 
-class _Unusual(Exception):
+class _Fallback(Exception):
     """Something that the standard way knows what to do with."""
 
 
-class _Missing(_Unusual):
+class _Missing(_Fallback):
     """A column is yet to be loaded."""
 
 
@@ -89,21 +89,21 @@ class _Info(NamedTuple):
     context: Any
 
 
-class Outcome(NamedTuple):
+class PlanResult(NamedTuple):
     """What came of the fields of a root; the standard way is left with those that are not here."""
 
     done: dict[str, Any]
-    refused: dict[str, LimitExceeded]
+    over_limit: dict[str, LimitExceeded]
     """Those that would be too much."""
 
 
 class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
     """Executes as its base does, and queries faster: `Schema(execution_context_class=ColumnExecutor)`."""
 
-    def __init__(self, *args: Any, plans: Plans | None = None, outcome: Outcome | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, plans: Plans | None = None, result: PlanResult | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._plans = plans
-        self._outcome = outcome
+        self._outcome = result
 
     def execute_collected_root_fields(
         self,
@@ -124,14 +124,14 @@ class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
             return standard(root_type, root_value, grouped_field_set, serially, new_defer_usages)
 
         async def execute() -> dict[str, Any]:
-            done, refused = self._outcome or await execute_plan(
+            done, over_limit = self._outcome or await execute_plan(
                 plan, self.context_value, self.variable_values, root_value
             )
-            for name, error in refused.items():
+            for name, error in over_limit.items():
                 details = grouped_field_set[name]
                 of = cast("GraphQLField", self.schema.get_field(root_type, details[0].node.name.value)).type
                 self.handle_field_error(error, of, details, Path(None, name, root_type.name))
-            done |= dict.fromkeys(refused)
+            done |= dict.fromkeys(over_limit)
             rest = {name: details for name, details in grouped_field_set.items() if name not in done}
             if rest:
                 completed: Any = standard(root_type, root_value, rest, serially, new_defer_usages)
@@ -141,17 +141,17 @@ class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
         return execute()
 
 
-def at_once(plan: Plan, context: Context, variables: VariableValues) -> dict[str, Any] | None:
+def execute_from_cache(plan: Plan, context: Context, variables: VariableValues) -> dict[str, Any] | None:
     """Give what a plan selects where all of it is kept; None where something is to be waited for, or went wrong."""
-    return _Run(context, variables).at_once(plan) if plan.whole else None
+    return PlanExecution(context, variables).execute_from_cache(plan) if plan.complete else None
 
 
-async def execute_plan(plan: Plan, context: Context, variables: VariableValues, root_value: Any = None) -> Outcome:
+async def execute_plan(plan: Plan, context: Context, variables: VariableValues, root_value: Any = None) -> PlanResult:
     """Execute what was planned."""
-    return await _Run(context, variables).fields(plan, root_value)
+    return await PlanExecution(context, variables).fields(plan, root_value)
 
 
-class _Run:
+class PlanExecution:
     """One execution of a plan."""
 
     def __init__(self, context: Context, variables: VariableValues) -> None:
@@ -160,10 +160,10 @@ class _Run:
         self._root = context.root
         self._given: dict[int, tuple[Key, dict[str, Any]]] = {}
         """Key and arguments of fields that depend on variables, by their ids."""
-        self._columns: dict[tuple[int, Key], tuple[Objects, Column | Exception]] = {}
+        self._columns: dict[tuple[int, Key], tuple[ObjectSet, Column | Exception]] = {}
         """The columns found, which others may put out meanwhile, and what went wrong with some, by ids of objects."""
 
-    def at_once(self, plan: Plan) -> dict[str, Any] | None:
+    def execute_from_cache(self, plan: Plan) -> dict[str, Any] | None:
         """Give what a plan selects where all of it is kept."""
         if self._root is None:
             return None
@@ -172,46 +172,46 @@ class _Run:
                 name: self._of_root(plan, field, self._root)
                 for name, field in zip(plan.names, plan.fields, strict=True)
             }
-        except (_Unusual, LimitExceeded):
+        except (_Fallback, LimitExceeded):
             return None
         self._root.counts.hits += len(data)
         return data
 
-    async def fields(self, plan: Plan, value: Any) -> Outcome:
+    async def fields(self, plan: Plan, value: Any) -> PlanResult:
         """Load and give what is selected of the root."""
-        root: Objects = Objects([value]) if self._root is None else self._root
+        root: ObjectSet = ObjectSet([value]) if self._root is None else self._root
         if self._root:
             self._root.counts.hits += sum(field is not None and field.key in root.columns for field in plan.fields)
         await self._load([(plan, root)])
-        outcome = Outcome({}, {})
+        result = PlanResult({}, {})
         for name, field in zip(plan.names, plan.fields, strict=True):
             before = self._context.objects
             try:
-                outcome.done[name] = self._of_root(plan, field, root)
-            except _Unusual:
+                result.done[name] = self._of_root(plan, field, root)
+            except _Fallback:
                 self._context.objects = before
             except LimitExceeded as error:
                 self._context.objects = before
-                outcome.refused[name] = error
-        return outcome
+                result.over_limit[name] = error
+        return result
 
-    def _of_root(self, plan: Plan, field: Field | None, root: Objects) -> Any:
+    def _of_root(self, plan: Plan, field: Field | None, root: ObjectSet) -> Any:
         if field is None:
             return plan.type
         key = self._key(field)
         if self._root is root:
-            self._root.used(key)
+            self._root.touch(key)
         return self._values(field, self._counted(root, field, key, None).content, None)[0]
 
-    async def _load(self, found: list[tuple[Plan, Objects]]) -> None:
+    async def _load(self, found: list[tuple[Plan, ObjectSet]]) -> None:
         """Load the columns that are not there, each with what is below it, all at the same time."""
-        loads: dict[tuple[int, Key], tuple[Objects, Key, list[Field]]] = {}
+        loads: dict[tuple[int, Key], tuple[ObjectSet, Key, list[Field]]] = {}
         for plan, objects in found:  # which grows
-            for field in plan.waiting:
+            for field in plan.async_fields:
                 try:
                     key = self._key(field)
                     column = self._find(objects, field, key)
-                except (_Unusual, LimitExceeded):
+                except (_Fallback, LimitExceeded):
                     continue  # which is met again when rows are made
                 if column is None:
                     loads.setdefault((id(objects), key), (objects, key, []))[2].append(field)
@@ -223,14 +223,14 @@ class _Run:
         elif loads:
             await gather_with_cancel(*(self._load_column(*load) for load in loads.values()))
 
-    async def _load_column(self, objects: Objects, key: Key, fields: list[Field]) -> None:
+    async def _load_column(self, objects: ObjectSet, key: Key, fields: list[Field]) -> None:
         """Load a column that some fields have in common, and what each of them has below it."""
-        make = self._make if objects.branch is None else self._make_once
+        make = self._make if objects.entry is None else self._make_once
         column = await make(objects, fields[0], key)
         if isinstance(column, Column):
             await self._load([below for field in fields for below in _below(field, column.content)])
 
-    async def _make_once(self, objects: Objects, field: Field, key: Key) -> Column | Exception:
+    async def _make_once(self, objects: ObjectSet, field: Field, key: Key) -> Column | Exception:
         """Make a column, or let another operation that is at it do that."""
         while flight := objects.loading.get(key):
             await asyncio.wait([flight])
@@ -250,24 +250,24 @@ class _Run:
             flight.set_result(again)
         return column
 
-    async def _make(self, objects: Objects, field: Field, key: Key) -> Column | Exception:
-        part = self._context.part()
+    async def _make(self, objects: ObjectSet, field: Field, key: Key) -> Column | Exception:
+        part = self._context.fork()
         column: Column | Exception
         try:
             values = await self._call(objects, field, part)
-            source = part.source
-            branch = objects.branch_for(key, source) if objects.branch and len(repr(key)) <= MAX_KEY else None
-            column = Column(_content(field.kind, values, branch), source)
+            dependencies = part.dependencies
+            entry = objects.entry_for(key, dependencies) if objects.entry and len(repr(key)) <= MAX_KEY else None
+            column = Column(_content(field.output_type, values, entry), dependencies)
             if len(values) != len(objects):
-                column = _Unusual()
-            elif objects.branch is None or branch:
-                column = objects.keep(key, column, branch)
+                column = _Fallback()
+            elif objects.entry is None or entry:
+                column = objects.keep(key, column, entry)
         except Exception as error:  # noqa: BLE001 - whatever it is, the standard way meets it again and tells
             column = error
         self._columns[id(objects), key] = objects, column
         return column
 
-    async def _call(self, objects: Objects, field: Field, part: Context) -> Sequence[Any]:
+    async def _call(self, objects: ObjectSet, field: Field, part: Context) -> Sequence[Any]:
         """Call the resolver of a field: once for all objects where it can be, and else for each, counting for each."""
         resolver, arguments = field.resolver, self._arguments(field)
         assert resolver  # noqa: S101 - only what has one is loaded
@@ -281,11 +281,11 @@ class _Run:
 
         if len(objects) == 1:
             return [await call(objects[0], part)]
-        parts = [part.part() for _ in objects]
+        parts = [part.fork() for _ in objects]
         values: list[Any] = await gather_with_cancel(*map(call, objects, parts))
         for own in parts:
-            part.absorb(own.source)
-        part.each = tuple(own.objects for own in parts)
+            part.merge(own.dependencies)
+        part.costs = tuple(own.objects for own in parts)
         return values
 
     def _key(self, field: Field) -> Key:
@@ -301,11 +301,11 @@ class _Run:
                 arguments = cast("Resolver", field.resolver).arguments(self._variables)
                 given = key_of(field.attribute, arguments), arguments
             except Exception as error:
-                raise _Unusual from error
+                raise _Fallback from error
             self._given[id(field)] = given
         return given
 
-    def _find(self, objects: Objects, field: Field, key: Key) -> Column | None:
+    def _find(self, objects: ObjectSet, field: Field, key: Key) -> Column | None:
         """Find a column, or make it where it needs no waiting; None where it is to be loaded."""
         if field.resolver is None:
             return objects.columns.get(key) or self._derive(objects, field, key)
@@ -320,14 +320,14 @@ class _Run:
         if isinstance(held[1], LimitExceeded):
             raise held[1]
         if isinstance(held[1], Exception):
-            raise _Unusual
+            raise _Fallback
         return held[1]
 
-    def _derive(self, objects: Objects, field: Field, key: Key) -> Column:
+    def _derive(self, objects: ObjectSet, field: Field, key: Key) -> Column:
         """Make a column that needs no waiting."""
         resolver = field.resolver
         # each column of a root has a branch of its own, and these columns none
-        branch = None if objects is self._root else objects.branch
+        entry = None if objects is self._root else objects.entry
         try:
             if resolver is None:
                 values = objects.values(field.attribute)
@@ -336,33 +336,33 @@ class _Run:
                 if resolver.info:
                     arguments = {**arguments, resolver.info: _Info(self._context)}
                 values = [resolver.call(each, **arguments) for each in objects]
-            column = Column(_content(field.kind, values, branch), _NOTHING)
+            column = Column(_content(field.output_type, values, entry), _NOTHING)
         except Exception as error:
-            raise _Unusual from error
-        return column if objects is self._root else objects.keep(key, column, branch)
+            raise _Fallback from error
+        return column if objects is self._root else objects.keep(key, column, entry)
 
-    def _counted(self, objects: Objects, field: Field, key: Key, times: list[int] | None) -> Column:
+    def _counted(self, objects: ObjectSet, field: Field, key: Key, times: list[int] | None) -> Column:
         """Find a column that must be there, and count what it rests on."""
         column = self._find(objects, field, key)
         if column is None:
             raise _Missing
         if field.resolver:
-            self._context.absorb(column.source, None if times is None else _count(column.source, times))
+            self._context.merge(column.dependencies, None if times is None else _count(column.dependencies, times))
         return column
 
-    def _rows(self, plan: Plan, objects: Objects, times: list[int] | None = None) -> list[dict[str, Any]]:
+    def _rows(self, plan: Plan, objects: ObjectSet, times: list[int] | None = None) -> list[dict[str, Any]]:
         """Make rows of columns that are there, for objects that will be in the answer so many times each, or once."""
         columns: list[Sequence[Any]] = []
         for field in plan.fields:
             if field is None:
                 columns.append([plan.type] * len(objects))
                 continue
-            if objects.branch is None and field.kind.leaf and field.resolver is None:
+            if objects.entry is None and field.output_type.leaf and field.resolver is None:
                 # nobody else will ask
                 columns.append(_plain(field, objects))
                 continue
             content = self._counted(objects, field, self._key(field), times).content
-            columns.append(content.values if type(content) is Leaves else self._values(field, content, times))
+            columns.append(content.values if type(content) is ValueColumn else self._values(field, content, times))
         match plan.names, columns:
             # twice as fast as what comes last
             case [a], [first]:
@@ -378,103 +378,106 @@ class _Run:
 
     def _values(self, field: Field, content: Content, times: list[int] | None) -> Sequence[Any]:
         match content:
-            case Leaves(values):
+            case ValueColumn(values):
                 return values
-            case Links(parts, places):
-                times = _times(content, times) if field.counts else None
-                if len(parts) == 1 and places is None:
+            case ObjectColumn(parts, indices):
+                times = _times(content, times) if field.has_resolvers else None
+                if len(parts) == 1 and indices is None:
                     ((name, objects),) = parts.items()
                     return self._rows(field.plans[name], objects, times)
                 rows: list[Any] = []
                 for name, objects in parts.items():
                     theirs = times and times[len(rows) : len(rows) + len(objects)]
                     rows += self._rows(field.plans[name], objects, theirs)
-                if places is None:
+                if indices is None:
                     return rows
                 rows.append(None)
-                return [rows[place] for place in places]
-            case Lists(items, spans):
+                return [rows[place] for place in indices]
+            case ListColumn(items, offsets):
                 if times is not None:
                     times = [
-                        count for span, count in zip(spans, times, strict=True) if span for _ in range(span[0], span[1])
+                        count
+                        for span, count in zip(offsets, times, strict=True)
+                        if span
+                        for _ in range(span[0], span[1])
                     ]
                 flat = self._values(field, items, times)
-                return [None if span is None else flat[span[0] : span[1]] for span in spans]
+                return [None if span is None else flat[span[0] : span[1]] for span in offsets]
 
 
-def _plain(field: Field, objects: Objects) -> Sequence[Any]:
+def _plain(field: Field, objects: ObjectSet) -> Sequence[Any]:
     """Read an attribute that is a scalar or enum off objects."""
     try:
-        return _leaves(field.kind, objects.values(field.attribute))
+        return _leaves(field.output_type, objects.values(field.attribute))
     except Exception as error:
-        raise _Unusual from error
+        raise _Fallback from error
 
 
-def _count(source: Source, times: list[int]) -> int:
+def _count(dependencies: Dependencies, times: list[int]) -> int:
     """Count the objects of a column whose objects are in the answer so many times each."""
-    each = source.each
-    return sum(map(mul, each, times)) if len(each) == len(times) else source.objects * max(times, default=0)
+    each = dependencies.costs
+    return sum(map(mul, each, times)) if len(each) == len(times) else dependencies.objects * max(times, default=0)
 
 
-def _times(links: Links, times: list[int] | None) -> list[int] | None:
+def _times(links: ObjectColumn, times: list[int] | None) -> list[int] | None:
     """Tell how many times each object will be in the answer, if the values that lead to it are there so often."""
-    if links.places is None:
+    if links.indices is None:
         return times
     found = [0] * sum(map(len, links.parts.values()))
-    for place, count in zip(links.places, repeat(1) if times is None else times):  # noqa: B905 - `repeat` is endless
+    for place, count in zip(links.indices, repeat(1) if times is None else times):  # noqa: B905 - `repeat` is endless
         if place >= 0:
             found[place] += count
     return found
 
 
-def _below(field: Field, content: Content) -> Iterator[tuple[Plan, Objects]]:
-    while isinstance(content, Lists):
+def _below(field: Field, content: Content) -> Iterator[tuple[Plan, ObjectSet]]:
+    while isinstance(content, ListColumn):
         content = content.items
-    if isinstance(content, Links):
+    if isinstance(content, ObjectColumn):
         for name, objects in content.parts.items():
-            if (plan := field.plans[name]).waiting:
+            if (plan := field.plans[name]).async_fields:
                 yield plan, objects
 
 
-def _content(kind: Kind, values: Sequence[Any], branch: Branch | None) -> Content:
+def _content(output_type: OutputType, values: Sequence[Any], entry: ColumnCacheEntry | None) -> Content:
     """Hold values to their type."""
-    if kind.leaf:
-        return Leaves(_leaves(kind, values))
-    if type(values) is Records or type(values) is Distinct:
-        return Links({_named(kind, values.of): Objects(values, branch)} if values else {}, None)
+    if output_type.leaf:
+        return ValueColumn(_leaves(output_type, values))
+    if type(values) is LazyObjects or type(values) is UniqueObjects:
+        return ObjectColumn({_named(output_type, values.of): ObjectSet(values, entry)} if values else {}, None)
     kinds = set(map(type, values))
     if NoneType in kinds:
-        if not kind.nullable:
-            raise _Unusual
+        if not output_type.nullable:
+            raise _Fallback
         kinds.remove(NoneType)
-    if not kind.items:
-        return _links(kind, kinds, values, branch)
-    if not kinds <= {list, tuple, Records}:
-        raise _Unusual
+    if not output_type.items:
+        return _links(output_type, kinds, values, entry)
+    if not kinds <= {list, tuple, LazyObjects}:
+        raise _Fallback
     end = 0
-    spans = [None if value is None else (end, end := end + len(value)) for value in values]
+    offsets = [None if value is None else (end, end := end + len(value)) for value in values]
     lists = [value for value in values if value is not None]
     flat: Sequence[Any]
-    if kinds == {Records}:
-        flat = Records.joined(lists)
+    if kinds == {LazyObjects}:
+        flat = LazyObjects.joined(lists)
     elif kinds == {list} and len(lists) == 1:
         (flat,) = lists
     else:
         flat = list(chain.from_iterable(lists))
-    return Lists(_content(kind.items, flat, branch), spans)
+    return ListColumn(_content(output_type.items, flat, entry), offsets)
 
 
-def _leaves(kind: Kind, values: Sequence[Any]) -> Sequence[Any]:
-    leaf = kind.leaf
-    if kind.accepts.issuperset(map(type, values)) and (leaf not in _FIT or _FIT[leaf](values)):
+def _leaves(output_type: OutputType, values: Sequence[Any]) -> Sequence[Any]:
+    leaf = output_type.leaf
+    if output_type.accepts.issuperset(map(type, values)) and (leaf not in _RANGE_CHECKS or _RANGE_CHECKS[leaf](values)):
         return values
     assert leaf  # noqa: S101 - only of such
     coerced = [None if value is None else leaf.coerce_output_value(value) for value in values]
     if any(
-        after is Undefined or (after is None) != (before is None) or (after is None and not kind.nullable)
+        after is Undefined or (after is None) != (before is None) or (after is None and not output_type.nullable)
         for before, after in zip(values, coerced, strict=True)
     ):
-        raise _Unusual
+        raise _Fallback
     return coerced
 
 
@@ -488,17 +491,19 @@ def _are_short(values: Sequence[int | None]) -> bool:
     return min(known) >= -(2**31) and max(known) < 2**31
 
 
-_FIT: dict[GraphQLLeafType | None, Callable[[Sequence[Any]], bool]] = {
+_RANGE_CHECKS: dict[GraphQLLeafType | None, Callable[[Sequence[Any]], bool]] = {
     GraphQLFloat: _are_finite,
     GraphQLInt: _are_short,
 }
 
 
-def _links(kind: Kind, kinds: set[type], values: Sequence[Any], branch: Branch | None) -> Links:
+def _links(
+    output_type: OutputType, kinds: set[type], values: Sequence[Any], entry: ColumnCacheEntry | None
+) -> ObjectColumn:
     if len(values) == 1 and kinds:
-        return Links({_type_of(kind, values[0]): Objects(values, branch)}, None)
+        return ObjectColumn({_type_of(output_type, values[0]): ObjectSet(values, entry)}, None)
     # which class it is says whether an object is of a type
-    of = {each: _type_of(kind, next(value for value in values if type(value) is each)) for each in kinds}
+    of = {each: _type_of(output_type, next(value for value in values if type(value) is each)) for each in kinds}
     unique: dict[str, dict[int, Any]] = {name: {} for name in of.values()}
     if len(unique) == 1:
         (only,) = unique
@@ -507,23 +512,23 @@ def _links(kind: Kind, kinds: set[type], values: Sequence[Any], branch: Branch |
         for value in values:
             if value is not None:
                 unique[of[type(value)]][id(value)] = value
-    parts = {name: Objects(list(objects.values()), branch) for name, objects in unique.items()}
+    parts = {name: ObjectSet(list(objects.values()), entry) for name, objects in unique.items()}
     ids = [number for objects in unique.values() for number in objects]
     if len(parts) <= 1 and len(ids) == len(values):
-        return Links(parts, None)
+        return ObjectColumn(parts, None)
     place = dict(zip(ids, range(len(ids)), strict=True))
-    return Links(parts, [-1 if value is None else place[id(value)] for value in values])
+    return ObjectColumn(parts, [-1 if value is None else place[id(value)] for value in values])
 
 
-def _type_of(kind: Kind, value: Any) -> str:
-    if type(value) not in kind.names and len(kind.types) == 1:
-        (only,) = kind.types
+def _type_of(output_type: OutputType, value: Any) -> str:
+    if type(value) not in output_type.names and len(output_type.types) == 1:
+        (only,) = output_type.types
         if not only.is_type_of or only.is_type_of(value, _NO_INFO) is True:
             return only.name
-    return _named(kind, type(value))
+    return _named(output_type, type(value))
 
 
-def _named(kind: Kind, of: type) -> str:
-    if name := kind.names.get(of):
+def _named(output_type: OutputType, of: type) -> str:
+    if name := output_type.names.get(of):
         return name
-    raise _Unusual
+    raise _Fallback

@@ -11,14 +11,14 @@ from zoneinfo import ZoneInfo
 
 import strawberry
 
-from graph.caching.data_cache import Memo, Remembered
-from graph.caching.generations import Freshness
-from graph.caching.response_cache import Answers, Moment
+from graph.caching.data_cache import CachedValue, DataCache
+from graph.caching.generations import GenerationTracker
+from graph.caching.response_cache import ResponseCache, Validity
 from graph.errors import DatabaseUnavailable, LimitExceeded
-from graph.execution.columns import Columns, Root, Source
-from graph.execution.dataloaders import Batch, Batches, Key, Question, Read, Row
+from graph.execution.columns import ColumnCache, ColumnCacheRoot, Dependencies
+from graph.execution.dataloaders import Batch, BatchQueue, DataLoader, Key, Read, Row
 from graph.model import Environment, GroupName, Holdings
-from graph.postgres.database import FAMILIES, Connection, Database, Family, Generation, Reading
+from graph.postgres.database import FAMILIES, Connection, Database, Family, Generation, ReadResult
 from graph.settings import Settings
 
 MAX_OBJECTS = 100_000
@@ -34,38 +34,38 @@ class Runtime:
 
     settings: Settings
     database: Database
-    freshness: Freshness
-    directories: Memo[tuple[GroupName, ...]]
+    generations: GenerationTracker
+    directories: DataCache[tuple[GroupName, ...]]
     """The groups of an environment, by its name."""
-    universes: Memo[tuple[str, ...]]
+    universes: DataCache[tuple[str, ...]]
     """The sorted symbols of a universe, by its canonical key written in ids."""
-    holdings: Memo[tuple[Holdings, ...]]
+    holdings: DataCache[tuple[Holdings, ...]]
     """The members of some groups, by their ids."""
-    frames: Memo[Any]
+    frames: DataCache[Any]
     """The closes of some years, by the last of them; `latest` for those that end in the last session."""
-    columns: Columns
-    answers: Answers
+    columns: ColumnCache
+    answers: ResponseCache
     reading_prices: asyncio.Lock
-    """Held while closes are read."""
+    """StockGroups while closes are read."""
 
     @cached_property
-    def batches(self) -> Batches:
+    def batches(self) -> BatchQueue:
         """What operations ask for together."""
-        return Batches(self.read)
+        return BatchQueue(self.read)
 
     async def read(
         self, statement: str, *arguments: Any, connection: "Connection | None" = None, **options: Any
-    ) -> Reading:
+    ) -> ReadResult:
         """Send a statement by its name; the options are those of `Database.fetch`."""
         reading = await self.database.fetch(
-            statement, *arguments, stamped=self.freshness.tracked, connection=connection, **options
+            statement, *arguments, with_generation=self.generations.tracked, connection=connection, **options
         )
         if connection is None:
-            self.freshness.observe(reading)
+            self.generations.observe(reading)
         return reading
 
 
-class _Attempt:
+class Attempt:
     """One run of an operation: what it asked, and the one snapshot it reads from if it has one."""
 
     def __init__(self, runtime: Runtime, statements: list[str], *, snapshot: bool) -> None:
@@ -78,11 +78,11 @@ class _Attempt:
         """What went wrong in the snapshot: its transaction answers nothing after that."""
         self._ended = False
         self._resources = AsyncExitStack() if snapshot else None
-        self._batches = Batches(self._read_in_snapshot) if snapshot else runtime.batches
-        self._asked: dict[Question, dict[Key, Batch]] = {}
+        self._batches = BatchQueue(self._read_in_snapshot) if snapshot else runtime.batches
+        self._asked: dict[DataLoader, dict[Key, Batch]] = {}
         """Which batch each key was or will be in."""
         self._entered: list[Batch] = []
-        self.loads: dict[tuple[Memo[Any], str], asyncio.Future[Remembered[Any]]] = {}
+        self.loads: dict[tuple[DataCache[Any], str], asyncio.Future[CachedValue[Any]]] = {}
         """What no memo may remember, and this attempt reads once all the same."""
         self.loaded = 0
         """How many objects the columns count for that were loaded: once it is beyond the budget, no more is loaded."""
@@ -91,12 +91,12 @@ class _Attempt:
     def in_snapshot(self) -> bool:
         return self._one_at_a_time is not None
 
-    async def read(self, statement: str, *arguments: Any, **options: Any) -> Reading:
+    async def read(self, statement: str, *arguments: Any, **options: Any) -> ReadResult:
         """Send a statement in the snapshot."""
         self._statements.append(statement)
         return await self._read_in_snapshot(statement, *arguments, **options)
 
-    async def _read_in_snapshot(self, statement: str, *arguments: Any, **options: Any) -> Reading:
+    async def _read_in_snapshot(self, statement: str, *arguments: Any, **options: Any) -> ReadResult:
         assert self._one_at_a_time and self._resources  # noqa: S101, PT018 - made with it
         async with self._one_at_a_time:
             if self._failed:
@@ -109,7 +109,7 @@ class _Attempt:
                 self._failed = error
                 raise
 
-    async def ask(self, question: Question, keys: Sequence[Key]) -> tuple[list[Any], Generations]:
+    async def ask(self, question: DataLoader, keys: Sequence[Key]) -> tuple[list[Any], Generations]:
         """Answer keys, in one statement with all that operations ask for until it is sent.
 
         A key is asked for once, whether its answer is there, on its way, or an error; and once more alone where others'
@@ -120,7 +120,7 @@ class _Attempt:
         asked = self._asked.setdefault(question, {})
         new = [key for key in keys if key not in asked] if asked else keys
         if new:
-            self._take_part(question, new, self._batches.join(question, new))
+            self._subscribe(question, new, self._batches.enqueue(question, new))
         batches = {asked[key] for key in (keys[:1] if new is keys else keys)}
         answers: dict[Key, Any] = {}
         generations: Generations = set()
@@ -133,25 +133,25 @@ class _Attempt:
                 if not batch.shared:
                     raise
                 if mine := [key for key, joined in asked.items() if joined is batch]:
-                    self._take_part(question, mine, self._batches.alone(question, mine))
+                    self._subscribe(question, mine, self._batches.enqueue_alone(question, mine))
                 return await self.ask(question, keys)
             # a key may be in several; where they are of other generations than each other, that is told
             answers = of if len(batches) == 1 else answers | of
             generations.add(generation)
         return [answers[key] for key in keys], generations
 
-    async def ask_together(self, question: Question, keys: Sequence[Key]) -> tuple[list[Any], Generation | None]:
+    async def load_in_one_batch(self, question: DataLoader, keys: Sequence[Key]) -> tuple[list[Any], Generation | None]:
         """Answer keys in one statement, so that all is of one generation."""
         if self._ended:
             raise asyncio.CancelledError
-        batch = self._batches.alone(question, keys)
-        self._take_part(question, keys, batch)
+        batch = self._batches.enqueue_alone(question, keys)
+        self._subscribe(question, keys, batch)
         answers, generation = await batch.wait()
         return [answers[key] for key in keys], generation
 
-    def _take_part(self, question: Question, keys: Sequence[Key], batch: Batch) -> None:
+    def _subscribe(self, question: DataLoader, keys: Sequence[Key], batch: Batch) -> None:
         self._asked[question] |= dict.fromkeys(keys, batch)
-        if batch.enter(self):
+        if batch.subscribe(self):
             self._entered.append(batch)
             self._statements.append(question.statement)
 
@@ -165,7 +165,7 @@ class _Attempt:
                 load.cancel()
             await asyncio.gather(*loads, return_exceptions=True)
         for batch in self._entered:
-            batch.leave(self)
+            batch.unsubscribe(self)
         if self._resources:
             await self._batches.close()
             await self._resources.aclose()
@@ -181,11 +181,11 @@ class Operation:
     # what most operations and their parts leave so
     objects = 0
     """How many have been charged."""
-    each: tuple[int, ...] = ()
+    costs: tuple[int, ...] = ()
     """How many for each of the keys that were asked for last."""
     day: date | None = None
     """The day in UTC that the answer is told on, where it rests on that."""
-    momentary = False
+    volatile = False
     """Whether the answer tells of what changes without a change of the database."""
     stale = False
     """Whether a remembered value was served, during an outage, without being known to hold still."""
@@ -196,16 +196,16 @@ class Operation:
         self.runtime = runtime
         self.statements: list[str] = []
         """The names of the statements that it took part in, those of earlier attempts included."""
-        self.seen: set[tuple[Family, Generation | None]] = set()
+        self.generations: set[tuple[Family, Generation | None]] = set()
         """The generations of what was read."""
-        self._epoch = runtime.freshness.epoch
-        self._attempt = _Attempt(runtime, self.statements, snapshot=False)
+        self._epoch = runtime.generations.epoch
+        self._attempt = Attempt(runtime, self.statements, snapshot=False)
         self._tried = False
 
-    def part(self) -> "Operation":
+    def fork(self) -> "Operation":
         """Give what one column is loaded with: all is shared but what is read and counted."""
         part = Operation.__new__(Operation)
-        part.runtime, part.statements, part.seen = self.runtime, self.statements, set()
+        part.runtime, part.statements, part.generations = self.runtime, self.statements, set()
         part._attempt, part._is_part = self._attempt, True  # noqa: SLF001 - of the same class
         return part
 
@@ -215,24 +215,24 @@ class Operation:
         return self.runtime.settings.environment
 
     @property
-    def source(self) -> Source:
+    def dependencies(self) -> Dependencies:
         """What was read and counted."""
-        each = self.each if sum(self.each) == self.objects else ()
-        return Source(self.objects, each, frozenset(self.seen), self.day, self.momentary, self.stale)
+        each = self.costs if sum(self.costs) == self.objects else ()
+        return Dependencies(self.objects, each, frozenset(self.generations), self.day, self.volatile, self.stale)
 
-    def absorb(self, source: Source, objects: int | None = None) -> None:
+    def merge(self, dependencies: Dependencies, objects: int | None = None) -> None:
         """Count what a column rests on, or other objects than it counts for itself."""
-        self.objects += source.objects if objects is None else objects
+        self.objects += dependencies.objects if objects is None else objects
         if self.objects > MAX_OBJECTS:
             raise _too_many()
-        self.seen |= source.seen
-        if source.day:
-            self.day = min(self.day or source.day, source.day)
-        self.momentary |= source.momentary
-        self.stale |= source.stale
+        self.generations |= dependencies.generations
+        if dependencies.day:
+            self.day = min(self.day or dependencies.day, dependencies.day)
+        self.volatile |= dependencies.volatile
+        self.stale |= dependencies.stale
 
     @property
-    def root(self) -> Root | None:
+    def root(self) -> ColumnCacheRoot | None:
         """Where columns are kept for other operations; None where nothing may be."""
         if self._attempt.in_snapshot or self.runtime.settings.memo == "off":
             return None
@@ -241,10 +241,10 @@ class Operation:
     def attempt(self, *, snapshot: bool) -> AbstractAsyncContextManager[None]:
         """Forget what an earlier attempt read; in a snapshot, all statements read the same state of the database."""
         if self._tried or snapshot:
-            self._attempt = _Attempt(self.runtime, self.statements, snapshot=snapshot)
-            self._epoch = self.runtime.freshness.epoch
-            self.seen = set()
-            self.objects, self.each, self.day, self.momentary, self.stale = 0, (), None, False, False
+            self._attempt = Attempt(self.runtime, self.statements, snapshot=snapshot)
+            self._epoch = self.runtime.generations.epoch
+            self.generations = set()
+            self.objects, self.costs, self.day, self.volatile, self.stale = 0, (), None, False, False
         self._tried = True
         return self._attempt
 
@@ -253,31 +253,31 @@ class Operation:
         """Whether all that this attempt read, remembered values included, stood in the database at one moment."""
         if self._attempt.in_snapshot:
             return True
-        if self._epoch != self.runtime.freshness.epoch:
+        if self._epoch != self.runtime.generations.epoch:
             return False
-        moments = {moment for _, moment in self.seen}
+        moments = {moment for _, moment in self.generations}
         if None in moments:
             return False
         if len(moments) <= 1:
             return True
         # one state of each family, and both at a moment that one of the readings is of
-        states = {(family, moment.of(family)) for family, moment in self.seen if moment}
+        states = {(family, moment.of(family)) for family, moment in self.generations if moment}
         return len(states) == len(dict(states)) and any(
             moment and all(moment.of(family) == state for family, state in states) for moment in moments
         )
 
     @property
-    def moment(self) -> Moment | None:
+    def validity(self) -> Validity | None:
         """When the answer holds; None where nobody can tell."""
         # where all agree, whatever was seen last of a family tells
-        if self.momentary or self.stale or not self.agrees:
+        if self.volatile or self.stale or not self.agrees:
             return None
         changes: dict[Family, int] = {}
-        for family, moment in self.seen:
+        for family, moment in self.generations:
             if moment is None:
                 return None
             changes[family] = moment.of(family)
-        return Moment(changes, self.day, self._epoch)
+        return Validity(changes, self.day, self._epoch)
 
     def charge(self, objects: int) -> None:
         """Count objects of the answer against the budget; LimitExceeded beyond it."""
@@ -292,8 +292,8 @@ class Operation:
 
     def charge_each(self, objects: Sequence[int]) -> None:
         """Count objects for each of the keys that were asked for."""
-        self.each = tuple(objects)
-        self.charge(sum(self.each))
+        self.costs = tuple(objects)
+        self.charge(sum(self.costs))
 
     def utc(self, timestamp: datetime | None) -> datetime | None:
         """Read a timestamp of the tables, which carries no zone, in the zone that the settings name."""
@@ -302,14 +302,14 @@ class Operation:
     async def fetch(self, statement: str, *arguments: Any) -> list[Row]:
         """Give the rows of a statement that answers one question and not many keys."""
         rows: list[Row]
-        (rows,) = await self.each_of(Question(statement, same=arguments), [()])
+        (rows,) = await self.load_many(DataLoader(statement, shared_args=arguments), [()])
         self.charge(len(rows))
         return rows
 
     async def many(self, statement: str, *key: Any, as_of: date | None = None) -> list[Row]:
         """Give a statement's rows for one key: all keys that are asked for meanwhile go with it in one batch."""
         rows: list[Row]
-        (rows,) = await self.each_of(Question(statement, as_of), [key])
+        (rows,) = await self.load_many(DataLoader(statement, as_of), [key])
         self.charge(len(rows))
         return rows
 
@@ -320,16 +320,16 @@ class Operation:
 
     async def every(self, statement: str, keys: list[Key], *, as_of: date | None = None) -> list[list[Row]]:
         """Give a statement's rows for each of some keys, in their order."""
-        answers = await self.each_of(Question(statement, as_of), keys)
+        answers = await self.load_many(DataLoader(statement, as_of), keys)
         self.charge_each(list(map(len, answers)))
         return answers
 
-    async def each_of(self, question: Question, keys: list[Key]) -> list[Any]:
+    async def load_many(self, question: DataLoader, keys: list[Key]) -> list[Any]:
         """Give what a question gives for each of some keys, in their order, charging nothing."""
         answers, generations = await self._attempt.ask(question, keys)
         family = FAMILIES[question.statement]
         for generation in generations:
-            self.seen.add((family, generation))
+            self.generations.add((family, generation))
         return answers
 
     @asynccontextmanager
@@ -340,15 +340,15 @@ class Operation:
         else:
             async with self.runtime.database.snapshot() as connection:
 
-                async def read(statement: str, *arguments: Any, **options: Any) -> Reading:
+                async def read(statement: str, *arguments: Any, **options: Any) -> ReadResult:
                     self.statements.append(statement)
                     return await self.runtime.read(statement, *arguments, **options, connection=connection)
 
                 yield read
 
-    async def remember_rows(
+    async def cached_rows(
         self,
-        memo: Memo[Value],
+        memo: DataCache[Value],
         name: str,
         shape: Callable[[list[list[Row]]], Value],
         statement: str,
@@ -359,18 +359,20 @@ class Operation:
         """Give what a memo remembers under a name; where it does not, what `shape` makes of the rows of each key."""
         attempt = self._attempt
 
-        async def load() -> Remembered[Value]:
-            question = Question(statement, as_of)
+        async def load() -> CachedValue[Value]:
+            question = DataLoader(statement, as_of)
             answers, generations = await attempt.ask(question, keys)
             if len(generations) == 1:
                 (generation,) = generations
             else:
-                answers, generation = await attempt.ask_together(question, keys)
-            return Remembered(shape(answers), generation)
+                answers, generation = await attempt.load_in_one_batch(question, keys)
+            return CachedValue(shape(answers), generation)
 
         return await self.remember(memo, name if as_of is None else f"{name}@{as_of}", load)
 
-    async def remember(self, memo: Memo[Value], name: str, load: Callable[[], Awaitable[Remembered[Value]]]) -> Value:
+    async def remember(
+        self, memo: DataCache[Value], name: str, load: Callable[[], Awaitable[CachedValue[Value]]]
+    ) -> Value:
         """Give what a memo remembers under a name, or else what `load` gives."""
         attempt = self._attempt
         if attempt.in_snapshot or self.runtime.settings.memo == "off":
@@ -378,13 +380,13 @@ class Operation:
             if loading is None:
                 loading = attempt.loads[memo, name] = asyncio.ensure_future(load())
             # who waits may go, and the others still wait
-            remembered: Remembered[Value] = await asyncio.shield(loading)
+            remembered: CachedValue[Value] = await asyncio.shield(loading)
         else:
             remembered = await memo.get(name, load)
         if remembered.stale:
             self.stale = True
         else:
-            self.seen.add((memo.family, remembered.generation))
+            self.generations.add((memo.family, remembered.generation))
         return remembered.value
 
 

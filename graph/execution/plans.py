@@ -47,16 +47,16 @@ from graph.execution.columns import Key
 
 _SCALARS = {GraphQLString, GraphQLInt, GraphQLFloat, GraphQLBoolean, GraphQLID}
 """Whose variables Strawberry hands to resolvers as they are."""
-_AS_THEY_ARE: dict[Any, type] = {GraphQLString: str, GraphQLBoolean: bool, GraphQLFloat: float, GraphQLInt: int}
+_NATIVE_OUTPUTS: dict[Any, type] = {GraphQLString: str, GraphQLBoolean: bool, GraphQLFloat: float, GraphQLInt: int}
 """The classes of values that scalars are sent as."""
-_EXACT: dict[Any, type] = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}
+_UNCOERCED_INPUTS: dict[Any, type] = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}
 """Types whose values are no others when they are coerced."""
 
 Batch: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
 Form = TypeVar("Form", bound=Batch)
 
 
-def batched(field: Any) -> Callable[[Form], Form]:
+def batch_field(field: Any) -> Callable[[Form], Form]:
     """Declare the batch form of a field: from a list of objects, the context and the field's arguments to its values.
 
     It must give for each object what the field gives, in their order; it may raise what the field would for any.
@@ -69,14 +69,14 @@ def batched(field: Any) -> Callable[[Form], Form]:
     return declare
 
 
-class Kind(NamedTuple):
+class OutputType(NamedTuple):
     """What values are: of a scalar or enum, or of a list its items, or objects of one or several types."""
 
     nullable: bool
     leaf: GraphQLLeafType | None = None
     accepts: frozenset[type] = frozenset()
     """The classes of a scalar's values that are sent as they are."""
-    items: "Kind | None" = None
+    items: "OutputType | None" = None
     types: tuple[GraphQLObjectType, ...] = ()
     names: Mapping[type, str] = {}
     """The types' names by the classes of their objects."""
@@ -98,14 +98,14 @@ class Field(NamedTuple):
     """A selected field, and what is selected of its objects, by their type."""
 
     attribute: str
-    kind: Kind
+    output_type: OutputType
     plans: "dict[str, Plan]"
     resolver: Resolver | None
     arguments: dict[str, Any] | None
     """Of the resolver; None where they depend on variables."""
     key: Key | None
     """What its columns are kept under; None where that depends on variables."""
-    counts: bool
+    has_resolvers: bool
     """Whether there are resolvers below it, which count objects."""
     waits: bool
     """Whether its values, or those of something below it, are to be waited for."""
@@ -117,11 +117,11 @@ class Plan(NamedTuple):
     type: str
     names: tuple[str, ...]
     fields: tuple[Field | None, ...]
-    whole: bool = True
+    complete: bool = True
     """Whether nothing was left to the standard way."""
-    counts: bool = True
+    has_resolvers: bool = True
     """Whether there are resolvers in it, which count objects."""
-    waiting: tuple[Field, ...] = ()
+    async_fields: tuple[Field, ...] = ()
     """Those of its fields that wait."""
 
 
@@ -144,7 +144,7 @@ class Plans:
     def variables(self, schema: GraphQLSchema, given: Mapping[str, Any]) -> VariableValues | None:
         """Coerce variables; None where they are not right."""
         plain = self._plain
-        if plain and all(type(given.get(name)) is kind for name, (kind, _) in plain.items()):
+        if plain and all(type(given.get(name)) is output_type for name, (output_type, _) in plain.items()):
             # as below, in a tenth of the time
             sources = {name: VariableValueSource(of, given[name]) for name, (_, of) in plain.items()}
             return VariableValues(sources, {name: given[name] for name in plain})
@@ -155,8 +155,12 @@ class Plans:
         if plain is None:
             signatures = {name: source.signature for name, source in found.sources.items()}
             types = [of.type.of_type if isinstance(of.type, GraphQLNonNull) else of.type for of in signatures.values()]
-            kinds = [_EXACT.get(each) for each in types]
-            self._plain = {name: (kind, of) for (name, of), kind in zip(signatures.items(), kinds, strict=True) if kind}
+            kinds = [_UNCOERCED_INPUTS.get(each) for each in types]
+            self._plain = {
+                name: (output_type, of)
+                for (name, of), output_type in zip(signatures.items(), kinds, strict=True)
+                if output_type
+            }
             if len(self._plain) < len(definitions):
                 self._plain = {}
         return found
@@ -201,9 +205,11 @@ def make_plan(executor: Executor[Any], of: GraphQLObjectType, grouped: Mapping[s
             fields[name] = None
         elif field := _field(executor, of, details):
             fields[name] = field
-    counts = any(field and (field.resolver or field.counts) for field in fields.values())
-    waiting = tuple(field for field in fields.values() if field and field.waits)
-    return Plan(of.name, tuple(fields), tuple(fields.values()), len(fields) == len(grouped), counts, waiting)
+    has_resolvers = any(field and (field.resolver or field.has_resolvers) for field in fields.values())
+    async_fields = tuple(field for field in fields.values() if field and field.waits)
+    return Plan(
+        of.name, tuple(fields), tuple(fields.values()), len(fields) == len(grouped), has_resolvers, async_fields
+    )
 
 
 def _field(executor: Executor[Any], of: GraphQLObjectType, details: list[FieldDetails]) -> Field | None:
@@ -212,20 +218,20 @@ def _field(executor: Executor[Any], of: GraphQLObjectType, details: list[FieldDe
     field = definition and definition.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
     if not definition or not isinstance(field, StrawberryField) or field.extensions:
         return None
-    kind = _kind(executor, definition.type)
+    output_type = _kind(executor, definition.type)
     resolver = None
     if not getattr(definition.resolve, "_is_default", False):
         resolver = _resolver(executor, definition, field, details[0])
         if resolver is None:
             return None
     plans: dict[str, Plan] = {}
-    for each in _types(kind):
+    for each in _types(output_type):
         try:
             grouped, defer_usages, _ = executor.collect_subfields(each, details)
         except GraphQLError:
             return None
         plans[each.name] = plan = make_plan(executor, each, grouped)
-        if defer_usages or not plan.whole:
+        if defer_usages or not plan.complete:
             return None
     arguments: dict[str, Any] | None = {}
     key: Key | None = field.python_name
@@ -238,22 +244,22 @@ def _field(executor: Executor[Any], of: GraphQLObjectType, details: list[FieldDe
                 key = key_of(field.python_name, arguments)
             except Exception:  # noqa: BLE001 - whatever is wrong with them the standard way tells
                 return None
-    counts = any(plan.counts for plan in plans.values())
-    waits = bool(resolver and resolver.waits) or any(plan.waiting for plan in plans.values())
-    return Field(field.python_name, kind, plans, resolver, arguments, key, counts, waits)
+    has_resolvers = any(plan.has_resolvers for plan in plans.values())
+    waits = bool(resolver and resolver.waits) or any(plan.async_fields for plan in plans.values())
+    return Field(field.python_name, output_type, plans, resolver, arguments, key, has_resolvers, waits)
 
 
-def _kind(executor: Executor[Any], of: GraphQLOutputType) -> Kind:
+def _kind(executor: Executor[Any], of: GraphQLOutputType) -> OutputType:
     nullable = not isinstance(of, GraphQLNonNull)
     bare = of if nullable else cast("GraphQLNonNull[Any]", of).of_type
     if is_leaf_type(bare):
-        accepts = [_AS_THEY_ARE.get(bare), NoneType if nullable else None]
-        return Kind(nullable, leaf=bare, accepts=frozenset(filter(None, accepts)))
+        accepts = [_NATIVE_OUTPUTS.get(bare), NoneType if nullable else None]
+        return OutputType(nullable, leaf=bare, accepts=frozenset(filter(None, accepts)))
     if isinstance(bare, GraphQLList):
-        return Kind(nullable, items=_kind(executor, bare.of_type))
+        return OutputType(nullable, items=_kind(executor, bare.of_type))
     types = (bare,) if is_object_type(bare) else executor.schema.get_possible_types(cast("GraphQLAbstractType", bare))
     names = {each.extensions[GraphQLCoreConverter.DEFINITION_BACKREF].origin: each.name for each in types}
-    return Kind(nullable, types=tuple(types), names=names)
+    return OutputType(nullable, types=tuple(types), names=names)
 
 
 def _resolver(
@@ -276,12 +282,12 @@ def _resolver(
         info=parameter.name if parameter else None,
         batch=(batch := getattr(function, "batch", None)),
         waits=resolver.is_async or batch is not None,
-        arguments=_quickly(convert, _handed_on(definition, node, names)),
+        arguments=_specialized_arguments(convert, _passthrough_variables(definition, node, names)),
     )
 
 
-def _types(kind: Kind) -> tuple[GraphQLObjectType, ...]:
-    return _types(kind.items) if kind.items else kind.types
+def _types(output_type: OutputType) -> tuple[GraphQLObjectType, ...]:
+    return _types(output_type.items) if output_type.items else output_type.types
 
 
 def _holds_variable(node: ValueNode) -> bool:
@@ -295,7 +301,7 @@ def _holds_variable(node: ValueNode) -> bool:
     return False
 
 
-def _handed_on(definition: GraphQLField, node: FieldNode, names: Mapping[str, str]) -> dict[str, str]:
+def _passthrough_variables(definition: GraphQLField, node: FieldNode, names: Mapping[str, str]) -> dict[str, str]:
     """Give the variables whose values are arguments as they are, by parameter; none where others need more."""
     given: dict[str, str] = {}
     for argument in node.arguments or ():
@@ -310,7 +316,7 @@ def _handed_on(definition: GraphQLField, node: FieldNode, names: Mapping[str, st
     return given
 
 
-def _quickly(
+def _specialized_arguments(
     convert: Callable[[VariableValues], dict[str, Any]], handed_on: Mapping[str, str]
 ) -> Callable[[VariableValues], dict[str, Any]]:
     """Convert arguments once, and then only put in the values of variables that are arguments as they are."""

@@ -21,7 +21,7 @@ from strawberry import Schema
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types.graphql import OperationType
 
-from graph.caching.response_cache import Answers, Kept
+from graph.caching.response_cache import CachedResponse, ResponseCache
 from graph.errors import GraphError, LimitExceeded
 
 JSON = "application/json"
@@ -45,7 +45,7 @@ QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 logger = logging.getLogger(__name__)
 
 Payload = dict[str, Any]
-AtOnce: TypeAlias = Callable[[str, dict[str, Any] | None, str | None, Any], dict[str, Any] | None]
+ExecuteFromCache: TypeAlias = Callable[[str, dict[str, Any] | None, str | None, Any], dict[str, Any] | None]
 """From a document, its variables, the operation's name and a context to the data; None where it is to be executed."""
 
 
@@ -87,8 +87,8 @@ class GraphQLEndpoint:
         schema: Schema,
         make_context: Callable[[], Any],
         page: Callable[[], Response],
-        answers: Callable[[], Answers] | None = None,
-        at_once: AtOnce | None = None,
+        answers: Callable[[], ResponseCache] | None = None,
+        execute_from_cache: ExecuteFromCache | None = None,
         *,
         max_body: int = 512 * 1024,
         time_limit: float = 30.0,
@@ -97,7 +97,7 @@ class GraphQLEndpoint:
         self._make_context = make_context
         self._page = page
         self._answers = answers
-        self._at_once = at_once
+        self._execute_from_cache = execute_from_cache
         self._max_body = max_body
         self._time_limit = time_limit
 
@@ -129,7 +129,7 @@ class GraphQLEndpoint:
                 payload, context = self._from_memory(operation) or await self._execute(operation, method, receive)
                 status, body = _status(payload, media_type), _encode(payload)
                 if answers and context is not None and "errors" not in payload:
-                    kept = answers.keep(key, body, context.moment)
+                    kept = answers.keep(key, body, context.validity)
         except _Disconnected:
             return
         except _Refused as refused:
@@ -183,7 +183,7 @@ class GraphQLEndpoint:
 
         body = bytearray()
         more = True
-        with _Watch(self._time_limit, late):
+        with RequestGuard(self._time_limit, late):
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -196,16 +196,16 @@ class GraphQLEndpoint:
 
     def _from_memory(self, operation: _Operation) -> tuple[Payload, Any] | None:
         """Answer with what is kept, if that is all of it: nobody need watch over what does not wait."""
-        if self._at_once is None:
+        if self._execute_from_cache is None:
             return None
         context = self._make_context()
-        data = self._at_once(operation.query, operation.variables, operation.name, context)
+        data = self._execute_from_cache(operation.query, operation.variables, operation.name, context)
         return None if data is None else ({"data": data}, context)
 
     async def _execute(self, operation: _Operation, method: str, receive: Receive) -> tuple[Payload, Any]:
         """Run the operation for as long as it may take and its client waits."""
         try:
-            with _Watch(self._time_limit, _Expired, receive):
+            with RequestGuard(self._time_limit, _Expired, receive):
                 return await self._run(operation, method)
         except _Expired:
             message = f"The operation was stopped after {self._time_limit:g} seconds; ask for less at a time."
@@ -251,7 +251,7 @@ class GraphQLEndpoint:
 
 
 async def _send_kept(
-    send: Send, kept: Kept, headers: dict[bytes, bytes], method: str, media_type: str, *, zip_it: bool
+    send: Send, kept: CachedResponse, headers: dict[bytes, bytes], method: str, media_type: str, *, zip_it: bool
 ) -> None:
     accepted = headers.get(b"accept-encoding")
     zipped = await kept.zipped() if zip_it and accepted and _accepts_gzip(accepted[:1000]) else None
@@ -385,14 +385,14 @@ def _negotiate(accept: bytes, *, page: bool) -> str | None:
     return best if rank(best)[0] else None
 
 
-class _Watch:
+class RequestGuard:
     """Stops what is within when its time is up, or its client goes where that is to be watched, and raises why."""
 
     # `asyncio.timeout`, or a task of its own for what is within, would take three times as long
 
     def __init__(self, seconds: float, late: Callable[[], Exception], receive: Receive | None = None) -> None:
         self._seconds = seconds
-        self._late = late
+        self._timeout_error = late
         self._receive = receive
         self._reasons: list[Exception] = []
         self._listening: asyncio.Task[None] | None = None
@@ -403,14 +403,14 @@ class _Watch:
         self._before = self._task.cancelling()
         # one timer, since most end before it
         first = self._seconds if self._receive is None else min(UNWATCHED_SECONDS, self._seconds)
-        self._timer = self._loop.call_later(first, self._ring)
+        self._timer = self._loop.call_later(first, self._on_timer)
 
-    def _ring(self) -> None:
+    def _on_timer(self) -> None:
         if self._receive and not self._listening:
             self._listening = self._loop.create_task(self._listen(self._receive))
-            self._timer = self._loop.call_later(self._seconds - UNWATCHED_SECONDS, self._ring)
+            self._timer = self._loop.call_later(self._seconds - UNWATCHED_SECONDS, self._on_timer)
         else:
-            self._stop(self._late())
+            self._stop(self._timeout_error())
 
     async def _listen(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import orjson
 
 from graph.errors import StockgraphError
-from graph.loading.holdings import GroupHoldings, Holding, Spell
+from graph.loading.holdings import GroupHoldings, Holding, MembershipPeriod
 
 INDEX_NAMES = {
     "sp500": "S&P 500",
@@ -129,7 +129,7 @@ def demo_groups() -> list[GroupHoldings]:
     sector_of = {symbol: sector for symbol, (_, _, sector) in facts["stocks"].items()}
     past = {
         universe: tuple(
-            Spell(symbol, *(each and date.fromisoformat(each) for each in days)) for symbol, *days in spells
+            MembershipPeriod(symbol, *(each and date.fromisoformat(each) for each in days)) for symbol, *days in spells
         )
         for universe, spells in facts["universes"].items()
     }

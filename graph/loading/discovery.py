@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from graph.errors import InputFileError
-from graph.loading.files import Errors, NotHoldings, Progress, columns_of, quoted, read_rows, shown
+from graph.loading.files import FileErrors, NotHoldings, Progress, columns_of, printable, quoted, read_rows
 from graph.loading.holdings import TYPES, GroupHoldings, Load, Members, Unit, check_group, read_holdings, whole
 from graph.loading.price_files import PriceFile, find_prices, holds_prices
-from graph.loading.vendors import misfit, read_day
+from graph.loading.vendors import read_day, shape_error
 
 INDEX = "groups.csv"
 """The file that says which files of its folder count."""
@@ -100,12 +100,12 @@ def read_paths(
                 days = found.setdefault((group.type, group.name), {})
                 others = [first for other, (first, _) in days.items() if other == day or None in (other, day)]
                 if others:
-                    reason = f"{group.type} {group.name} is in {shown(others[0])} too; keep one"
-                    errors.append(Errors(source).error(reason))
+                    reason = f"{group.type} {group.name} is in {printable(others[0])} too; keep one"
+                    errors.append(FileErrors(source).error(reason))
                 else:
                     days[day] = (source, replace(group, as_of=day))
     if not found and not prices and not errors:
-        where = ", ".join(map(shown, paths)) or "No path was given"
+        where = ", ".join(map(printable, paths)) or "No path was given"
         errors.append(InputFileError(f"{where}: nothing to load; files are told by their names: {_FILE_NAMES}."))
     groups = (days[day][1] for days in found.values() for day in sorted(days, key=lambda day: day or date.min))
     return Reading(tuple(groups), tuple(errors), tuple(notes), tuple(prices))
@@ -117,13 +117,13 @@ def _readings(path: Path, group_type: str | None, name: str | None, load: Load) 
             yield path, _read_file(path, group_type, name, load)
         elif group_type or name:
             reason = "is a folder; --type and --name tell what one file holds"
-            yield path, Reading(errors=(Errors(path).error(reason),))
+            yield path, Reading(errors=(FileErrors(path).error(reason),))
         elif (path / INDEX).exists():
             yield from _read_indexed(path, load)
         else:
             yield from _read_unindexed(path, load)
     except OSError as error:
-        yield path, Reading(errors=(Errors(path).error(f"cannot be read: {error.strerror}"),))
+        yield path, Reading(errors=(FileErrors(path).error(f"cannot be read: {error.strerror}"),))
 
 
 def _read_unindexed(folder: Path, load: Load) -> Iterator[tuple[Path, Reading]]:
@@ -142,7 +142,7 @@ def _read_unindexed(folder: Path, load: Load) -> Iterator[tuple[Path, Reading]]:
 
 
 def _read_indexed(folder: Path, load: Load) -> Iterator[tuple[Path, Reading]]:
-    index = Errors(folder / INDEX)
+    index = FileErrors(folder / INDEX)
     try:
         listed = _read_index(index)
     except InputFileError as error:
@@ -167,14 +167,14 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _left_out(path: Path, reason: str) -> str:
-    return f"{shown(path)}: left out; {reason}."
+    return f"{printable(path)}: left out; {reason}."
 
 
 def _read_unlisted(path: Path, reason: str, load: Load) -> Reading:
     """Find the prices in a file that the index does not list, whose holdings do not count."""
     if path.is_dir() or not _DATA_FILE.fullmatch(path.name):
         return Reading(notes=(_left_out(path, reason),))
-    errors = Errors(path)
+    errors = FileErrors(path)
     prices = bool(_PRICES_FILE.fullmatch(path.name))
     try:
         with closing(read_rows(errors, load.progress)) as rows:
@@ -189,7 +189,7 @@ def _read_unlisted(path: Path, reason: str, load: Load) -> Reading:
     return Reading(errors=errors.all()) if prices else Reading(notes=(_left_out(path, reason),))
 
 
-def _read_index(index: Errors) -> dict[str, list[_Named]]:
+def _read_index(index: FileErrors) -> dict[str, list[_Named]]:
     """Read groups.csv: the groups of each file it names."""
     rows = whole(index, read_rows(index))
     line, header = next(rows, (0, []))
@@ -214,7 +214,7 @@ def _read_index(index: Errors) -> dict[str, list[_Named]]:
 
 def _read_index_row(line: int, fields: Sequence[str], columns: Mapping[str, int]) -> tuple[str, _Named]:
     """Give the file that a row names and the group in it; ValueError says what is wrong."""
-    if reason := misfit(fields, max(columns.values()) + 1):
+    if reason := shape_error(fields, max(columns.values()) + 1):
         raise ValueError(reason)
     row = {column: fields[place] for column, place in columns.items()}
     if not row["file"] or Path(row["file"]).name != row["file"]:
@@ -227,7 +227,9 @@ def _read_index_row(line: int, fields: Sequence[str], columns: Mapping[str, int]
     return row["file"], _Named(*check_group(row["type"], row["name"]), description, row.get("members", ""), as_of, line)
 
 
-def _read(errors: Errors, load: Load, name: str | None = None) -> Members | dict[str, GroupHoldings] | PriceFile | None:
+def _read(
+    errors: FileErrors, load: Load, name: str | None = None
+) -> Members | dict[str, GroupHoldings] | PriceFile | None:
     """Read the holdings of a file, or tell that it holds prices; None where it has errors."""
     try:
         with closing(read_rows(errors, load.progress)) as rows:
@@ -240,9 +242,9 @@ def _read(errors: Errors, load: Load, name: str | None = None) -> Members | dict
     return None if errors else content
 
 
-def _read_listed(path: Path, listed: Sequence[_Named], load: Load, index: Errors) -> Reading:
+def _read_listed(path: Path, listed: Sequence[_Named], load: Load, index: FileErrors) -> Reading:
     """Read the groups that the index lists for a file."""
-    errors = Errors(path)
+    errors = FileErrors(path)
     content = _read(errors, load)
     if content is None:
         return Reading(errors=errors.all())
@@ -264,14 +266,14 @@ def _read_listed(path: Path, listed: Sequence[_Named], load: Load, index: Errors
             members = Members(content[named.name].holdings)
         if named.members and named.members != str(len(members.holdings)):
             held = f"{path.name} holds {len(members.holdings)}"
-            notes.append(f"{shown(index.path)}, line {named.line}: says {quoted(named.members)} members; {held}.")
+            notes.append(f"{printable(index.path)}, line {named.line}: says {quoted(named.members)} members; {held}.")
         groups.append(_as_group(path, named.type, named.name, members, named.description, named.as_of))
     if isinstance(content, Members):
         notes += content.notes
     else:
         names = {named.name for named in listed}
         notes += [
-            f"{shown(path)}: sector {group.description} left out; {INDEX} does not list it."
+            f"{printable(path)}: sector {group.description} left out; {INDEX} does not list it."
             for group in content.values()
             if group.name not in names
         ]
@@ -280,7 +282,7 @@ def _read_listed(path: Path, listed: Sequence[_Named], load: Load, index: Errors
 
 def _read_file(path: Path, group_type: str | None, name: str | None, load: Load) -> Reading:
     """Read a file of which what is stated, its own name or its content tells the group, or the stock."""
-    errors = Errors(path)
+    errors = FileErrors(path)
     content = None if path.name == INDEX else _read(errors, load, name)
     if content is None:
         return Reading(errors=errors.all() or (errors.error("is the index of a folder; load the folder"),))
@@ -308,7 +310,7 @@ def _read_file(path: Path, group_type: str | None, name: str | None, load: Load)
     return Reading(tuple(replace(group, as_of=_file_day(path)) for group in content.values()))
 
 
-def _tell(errors: Errors, content: Members, group_type: str | None, name: str | None) -> tuple[str, str]:
+def _tell(errors: FileErrors, content: Members, group_type: str | None, name: str | None) -> tuple[str, str]:
     """Give the type and the name of a file's group; what a fund publishes tells them, or the name of its file does."""
     if content.of_fund:
         named = (pattern.fullmatch(errors.path.name) for pattern in _FUND_FILES)

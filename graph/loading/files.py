@@ -43,7 +43,7 @@ _NO_TEXT = {
 }
 
 
-class State(NamedTuple):
+class FileFingerprint(NamedTuple):
     """Which file it is, and when it was written last: another where the content is another."""
 
     inode: int
@@ -55,10 +55,10 @@ class NotHoldings(InputFileError):
     """A file that holds something else than what is read here."""
 
 
-class Errors:
+class FileErrors:
     """The errors of one file: the first of its bad rows, how many more, and what ended the reading."""
 
-    def __init__(self, path: Path, state: State | None = None) -> None:
+    def __init__(self, path: Path, state: FileFingerprint | None = None) -> None:
         self.path = path
         self.state = state
         """Of the file when it was read; where one is given, a file in another state is an error."""
@@ -87,10 +87,10 @@ class Errors:
 
     def error(self, reason: str, line: int = 0, kind: type[InputFileError] = InputFileError) -> InputFileError:
         """Say what is wrong, and where."""
-        return kind(f"{shown(self.path)}{f', line {line}' if line else ''}: {reason}.")
+        return kind(f"{printable(self.path)}{f', line {line}' if line else ''}: {reason}.")
 
 
-def shown(path: Path) -> str:
+def printable(path: Path) -> str:
     """Write a path so that it fits into a line of text, whatever bytes it has."""
     return "".join(character if character.isprintable() else "?" for character in str(path))
 
@@ -100,7 +100,7 @@ def quoted(text: str, most: int = 100) -> str:
     return repr(text if len(text) <= most else text[: most - 1] + "…")
 
 
-def read_rows(errors: Errors, progress: Progress | None = None) -> Generator[Row, None, None]:
+def read_rows(errors: FileErrors, progress: Progress | None = None) -> Generator[Row, None, None]:
     """Yield the rows of a file that are not blank; InputFileError says why it cannot be read on.
 
     Of a workbook it is the sheet `holdings`, or else the first. Lines that are not UTF-8 go to `errors`. A file that is
@@ -124,7 +124,7 @@ def read_rows(errors: Errors, progress: Progress | None = None) -> Generator[Row
                 reader = csv.reader(_lines(errors, text), skipinitialspace=True, strict=True)
                 for number, row in enumerate(reader):
                     if progress and number % _ROWS_BETWEEN == 0:
-                        progress(f"Reading {shown(path)}", file.tell(), size)
+                        progress(f"Reading {printable(path)}", file.tell(), size)
                     fields = [value.strip() for value in row]
                     if any(fields):
                         yield start, fields
@@ -139,7 +139,7 @@ def read_rows(errors: Errors, progress: Progress | None = None) -> Generator[Row
         raise errors.error(f"cannot be read: {error.strerror}") from error
 
 
-def columns_of(errors: Errors, line: int, header: Sequence[str]) -> dict[str, int]:
+def columns_of(errors: FileErrors, line: int, header: Sequence[str]) -> dict[str, int]:
     """Where each column is, by its name in lower case."""
     if not header:
         raise errors.error("is empty")
@@ -150,17 +150,17 @@ def columns_of(errors: Errors, line: int, header: Sequence[str]) -> dict[str, in
     return columns
 
 
-def _check_state(errors: Errors, file: BinaryIO) -> State:
+def _check_state(errors: FileErrors, file: BinaryIO) -> FileFingerprint:
     """Hold a file to the state that it was in before, if any."""
     now = os.fstat(file.fileno())
-    state = State(now.st_ino, now.st_size, now.st_mtime_ns)
+    state = FileFingerprint(now.st_ino, now.st_size, now.st_mtime_ns)
     if errors.state not in (None, state):
         raise errors.error("changed while it was read; load it again")
     errors.state = state
     return state
 
 
-def _lines(errors: Errors, text: io.TextIOWrapper) -> Iterator[str]:
+def _lines(errors: FileErrors, text: io.TextIOWrapper) -> Iterator[str]:
     """Yield the lines; those that are not UTF-8 become errors."""
     line, blank, begun = 1, 0, False
     while read := text.readline(MAX_LINE + 1):
@@ -184,7 +184,7 @@ def _lines(errors: Errors, text: io.TextIOWrapper) -> Iterator[str]:
         line += 1
 
 
-def _workbook(errors: Errors, data: bytes) -> list[Row]:
+def _workbook(errors: FileErrors, data: bytes) -> list[Row]:
     """Read the rows of a workbook that are not blank."""
     if len(data) > MAX_WORKBOOK:
         raise errors.error(f"is larger than {MAX_WORKBOOK // 2**20} MB, which no workbook of holdings is")
@@ -205,7 +205,7 @@ def _workbook(errors: Errors, data: bytes) -> list[Row]:
         raise errors.error(f"is no Excel workbook that can be read ({quoted(what)})") from error
 
 
-def _check_unpacked(errors: Errors, data: bytes) -> None:
+def _check_unpacked(errors: FileErrors, data: bytes) -> None:
     # zipfile reads no more of a part than its directory says
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         unpacked = sum(part.file_size for part in archive.infolist())
@@ -213,7 +213,7 @@ def _check_unpacked(errors: Errors, data: bytes) -> None:
         raise errors.error(f"unpacks to more than {MAX_UNPACKED // 2**20} MB, which no workbook of holdings does")
 
 
-def _cells(errors: Errors, sheets: list[Any]) -> list[Row]:
+def _cells(errors: FileErrors, sheets: list[Any]) -> list[Row]:
     if not sheets:
         raise errors.error("is a workbook without sheets")
     sheet = next((sheet for sheet in sheets if sheet.title.lower() == "holdings"), sheets[0])

@@ -19,7 +19,7 @@ import asyncpg
 
 from graph.errors import DatabaseUnavailable, InputFileError, StockgraphError
 from graph.loading.files import Progress
-from graph.loading.holdings import MAX_KEPT, GroupHoldings, Spell
+from graph.loading.holdings import MAX_KEPT, GroupHoldings, MembershipPeriod
 from graph.loading.vendors import read_day
 from graph.postgres.database import Connection
 
@@ -535,7 +535,7 @@ async def _find_group(
     return row, created
 
 
-async def _begin_earlier(connection: Connection, group_id: int, past: Sequence[Spell]) -> None:
+async def _begin_earlier(connection: Connection, group_id: int, past: Sequence[MembershipPeriod]) -> None:
     """Give a group that was made just now the past that its source tells."""
     columns = ("group_id", "symbol", "valid_from", "valid_to")
     ended = ((group_id, *spell) for spell in past if spell.valid_to)

@@ -15,8 +15,8 @@ from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
 
 from graph.errors import InputFileError
-from graph.loading.files import Errors, NotHoldings, Progress, Row, columns_of, quoted, read_rows, shown
-from graph.loading.vendors import HEADER_WITHIN, Entry, dotted, find_table, misfit
+from graph.loading.files import FileErrors, NotHoldings, Progress, Row, columns_of, printable, quoted, read_rows
+from graph.loading.vendors import HEADER_WITHIN, Entry, dotted, find_table, shape_error
 
 TYPES = ("ETF", "THEME", "SECTOR", "SEGMENT", "CUSTOM", "UNIVERSE")
 MAX_SYMBOL = 50
@@ -49,7 +49,7 @@ class Holding:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class SkippedRow:
     """A row of a vendor's file that is no member of the group."""
 
     line: int
@@ -62,7 +62,7 @@ class LeftOut:
     """Such as cash, futures, no ticker."""
 
 
-class Spell(NamedTuple):
+class MembershipPeriod(NamedTuple):
     """Days on end on which a stock was a member."""
 
     symbol: str
@@ -85,13 +85,13 @@ class GroupHoldings:
     as_of: date | None = None
     """The day of the holdings: the one that is stated, else the file's own, else the index's, else that of the file's
     name; None where none says, which is today."""
-    left_out: tuple[LeftOut, ...] = field(default=(), repr=False)
+    left_out: tuple[SkippedRow, ...] = field(default=(), repr=False)
     """In the order of the file."""
     metadata: Mapping[str, Any] | None = None
     """What the source says of the group beside its members; keys that are not here stay as the group has them."""
     liquidity_filter: Any = None
     """The filter that its members passed; None leaves the one that the group has."""
-    past: tuple[Spell, ...] = field(default=(), repr=False)
+    past: tuple[MembershipPeriod, ...] = field(default=(), repr=False)
     """Who was a member when, up to `as_of`, where the source knows; spells without an end are those of `holdings`."""
 
 
@@ -103,7 +103,7 @@ class Members(NamedTuple):
     """What a file of one group holds."""
 
     holdings: Collection[Holding]
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[SkippedRow, ...] = ()
     as_of: date | None = None
     fund: str | None = None  # its ticker, as the content has it
     of_fund: bool = False  # what funds publish
@@ -119,26 +119,26 @@ class Load:
         self.room = MAX_KEPT
 
     def keep(
-        self, errors: Errors, holdings: Sequence[Holding], anew: Callable[[Errors], Iterable[Holding]]
+        self, errors: FileErrors, holdings: Sequence[Holding], anew: Callable[[FileErrors], Iterable[Holding]]
     ) -> Collection[Holding]:
         """Give the holdings while there is room for them, and then what reads them anew."""
         if len(holdings) > self.room:
-            return _Anew(errors, len(holdings), anew)
+            return RereadHoldings(errors, len(holdings), anew)
         self.room -= len(holdings)
         return tuple(holdings)
 
 
-class _Anew(Collection[Holding]):
+class RereadHoldings(Collection[Holding]):
     """Holdings that are too many to keep: each time they are read from their file again."""
 
-    def __init__(self, errors: Errors, count: int, read: Callable[[Errors], Iterable[Holding]]) -> None:
+    def __init__(self, errors: FileErrors, count: int, read: Callable[[FileErrors], Iterable[Holding]]) -> None:
         self._path, self._state, self._count, self._read = errors.path, errors.state, count, read
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Holding]:
-        yield from self._read(Errors(self._path, self._state))
+        yield from self._read(FileErrors(self._path, self._state))
 
     def __contains__(self, holding: object) -> bool:
         return any(holding == each for each in self)
@@ -157,7 +157,7 @@ def check_group(group_type: str, name: str) -> tuple[str, str]:
 
 
 def read_holdings(
-    errors: Errors, line: int, header: Sequence[str], rows: Iterator[Row], load: Load
+    errors: FileErrors, line: int, header: Sequence[str], rows: Iterator[Row], load: Load
 ) -> Members | dict[str, GroupHoldings]:
     """Read the holdings of a group, or sectors by name, from the first row of a file and the others.
 
@@ -176,7 +176,7 @@ def read_holdings(
     return content
 
 
-def _parse_members(errors: Errors, rows: Iterable[Row], columns: Mapping[str, int], load: Load) -> Members:
+def _parse_members(errors: FileErrors, rows: Iterable[Row], columns: Mapping[str, int], load: Load) -> Members:
     """Read the plain form, of any length: what is too long to keep is read again by whoever needs its rows."""
     kept: list[_PlainRow] = []
     signs: set[bool] = set()
@@ -190,25 +190,27 @@ def _parse_members(errors: Errors, rows: Iterable[Row], columns: Mapping[str, in
             largest = max(largest, weight.copy_abs())
     if errors:
         return Members(())
-    limit = limit_of(tell_unit(errors, total, signs, load.unit))
+    limit = limit_of(detect_unit(errors, total, signs, load.unit))
     whole = count == len(kept)
     if largest >= limit:
-        for line, _, weight, _ in kept if whole else _reread(Errors(errors.path, errors.state)):
+        for line, _, weight, _ in kept if whole else _reread(FileErrors(errors.path, errors.state)):
             if fault := out_of_range(weight, limit):
                 errors.add(line, fault)
     if whole:
         load.room -= count
         return Members(tuple(_holdings(kept, limit)))
-    return Members(_Anew(errors, count, lambda again: _holdings(_reread(again), limit)))
+    return Members(RereadHoldings(errors, count, lambda again: _holdings(_reread(again), limit)))
 
 
-def _reread(errors: Errors) -> Iterator[_PlainRow]:
+def _reread(errors: FileErrors) -> Iterator[_PlainRow]:
     """Read a plain file that was right before."""
     rows = read_rows(errors)
     return _written(errors, rows, columns_of(errors, *next(rows)), set())
 
 
-def _written(errors: Errors, rows: Iterable[Row], columns: Mapping[str, int], signs: set[bool]) -> Iterator[_PlainRow]:
+def _written(
+    errors: FileErrors, rows: Iterable[Row], columns: Mapping[str, int], signs: set[bool]
+) -> Iterator[_PlainRow]:
     """Yield the rows of the plain form."""
     weight_at, name_at = columns["weight"], columns.get("name")
     for line, symbol, fields in _members(errors, rows, columns):
@@ -224,7 +226,7 @@ def _holdings(rows: Iterable[_PlainRow], limit: int) -> Iterator[Holding]:
     return (Holding(symbol, as_fraction(weight, limit), name) for _, symbol, weight, name in rows)
 
 
-def _parse_vendor(errors: Errors, rows: Iterator[Row], load: Load) -> Members:
+def _parse_vendor(errors: FileErrors, rows: Iterator[Row], load: Load) -> Members:
     """Read a table that a fund company publishes, wherever in the file it begins."""
     head = list(islice(rows, HEADER_WITHIN))
     found = find_table(errors, head)
@@ -246,7 +248,7 @@ def _parse_vendor(errors: Errors, rows: Iterator[Row], load: Load) -> Members:
     if errors:
         return Members(())
     total = total_of(weight for _, weight in entries)
-    limit = limit_of(tell_unit(errors, total, signs, load.unit, says=table.percent, means=table.form.percent))
+    limit = limit_of(detect_unit(errors, total, signs, load.unit, says=table.percent, means=table.form.percent))
     kept, left_out = _kept(errors, entries, limit)
     if left_out and not kept:
         reasons = Counter(each.reason for each in left_out)
@@ -262,13 +264,13 @@ def _parse_vendor(errors: Errors, rows: Iterator[Row], load: Load) -> Members:
         table.as_of,
         table.fund if table.fund and _TICKER.fullmatch(table.fund) else None,
         table.form.weight is not None,
-        tuple(f"{shown(errors.path)}: {note}." for note in notes),
+        tuple(f"{printable(errors.path)}: {note}." for note in notes),
     )
 
 
 def _kept(
-    errors: Errors, entries: Iterable[tuple[Entry, Decimal | None]], limit: int
-) -> tuple[list[Holding], list[LeftOut]]:
+    errors: FileErrors, entries: Iterable[tuple[Entry, Decimal | None]], limit: int
+) -> tuple[list[Holding], list[SkippedRow]]:
     """Part the stocks, each symbol once and with its heaviest row, from what is left out."""
     heaviest: dict[str, tuple[Entry, Decimal | None]] = {}
     out: list[tuple[Entry, Decimal | None]] = []
@@ -292,13 +294,13 @@ def _kept(
         for symbol, (entry, weight) in heaviest.items()
     ]
     left_out = [
-        LeftOut(entry.line, entry.ticker, entry.name, as_fraction(weight, limit), entry.reason)
+        SkippedRow(entry.line, entry.ticker, entry.name, as_fraction(weight, limit), entry.reason)
         for entry, weight in sorted(out, key=lambda each: each[0].line)
     ]
     return holdings, left_out
 
 
-def _unknown_form(errors: Errors, head: Sequence[Row]) -> InputFileError:
+def _unknown_form(errors: FileErrors, head: Sequence[Row]) -> InputFileError:
     line, header = max(head, key=lambda row: sum(map(bool, row[1])), default=(0, []))
     if not header:
         return errors.error("is empty")
@@ -328,8 +330,14 @@ def total_of(weights: Iterable[Decimal | None]) -> Decimal:
     return sum((weight for weight in weights if weight is not None), Decimal(0))
 
 
-def tell_unit(
-    errors: Errors, total: Decimal, signs: set[bool], stated: Unit | None, *, says: bool = False, means: bool = False
+def detect_unit(
+    errors: FileErrors,
+    total: Decimal,
+    signs: set[bool],
+    stated: Unit | None,
+    *,
+    says: bool = False,
+    means: bool = False,
 ) -> Unit:
     """Tell fractions from percent: as stated, as the signs or the header say, by the sum, as the vendor means."""
     if len(signs) > 1:
@@ -366,7 +374,7 @@ def as_fraction(weight: Decimal | None, limit: int) -> Decimal | None:
 
 
 def _parse_sectors(
-    errors: Errors, rows: Iterable[Row], columns: Mapping[str, int], load: Load
+    errors: FileErrors, rows: Iterable[Row], columns: Mapping[str, int], load: Load
 ) -> dict[str, GroupHoldings]:
     held: dict[str, list[Holding]] = {}
     written: dict[str, str] = {}
@@ -388,13 +396,13 @@ def _parse_sectors(
     }
 
 
-def _reread_sector(name: str, errors: Errors) -> Iterable[Holding]:
+def _reread_sector(name: str, errors: FileErrors) -> Iterable[Holding]:
     """Read a sector in a file that was right before."""
     rows = read_rows(errors)
     return _parse_sectors(errors, rows, columns_of(errors, *next(rows)), Load())[name].holdings
 
 
-def whole(errors: Errors, rows: Iterable[Row]) -> Iterator[Row]:
+def whole(errors: FileErrors, rows: Iterable[Row]) -> Iterator[Row]:
     """Pass on the rows of a file that can only be kept whole."""
     for number, row in enumerate(rows):
         if number == MAX_KEPT:
@@ -403,12 +411,14 @@ def whole(errors: Errors, rows: Iterable[Row]) -> Iterator[Row]:
         yield row
 
 
-def _members(errors: Errors, rows: Iterable[Row], columns: Mapping[str, int]) -> Iterator[tuple[int, str, list[str]]]:
+def _members(
+    errors: FileErrors, rows: Iterable[Row], columns: Mapping[str, int]
+) -> Iterator[tuple[int, str, list[str]]]:
     """Yield the rows that have their fields and a symbol of their own."""
     width, symbol_at = max(columns.values()) + 1, columns["symbol"]
     lines: dict[str, int] = {}
     for line, fields in rows:
-        if reason := misfit(fields, width):
+        if reason := shape_error(fields, width):
             errors.add(line, reason)
             continue
         symbol = dotted(fields[symbol_at].upper())

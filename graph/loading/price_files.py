@@ -15,12 +15,12 @@ from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
-from graph.loading.files import Errors, Progress, Row, State, columns_of, quoted, read_rows
+from graph.loading.files import FileErrors, FileFingerprint, Progress, Row, columns_of, quoted, read_rows
 from graph.loading.holdings import check_symbol
-from graph.loading.vendors import dotted, misfit, spell
+from graph.loading.vendors import dotted, shape_error, spell
 
 OPTIONAL = ("open", "high", "low", "volume")
-"""Columns that a file of prices may lack."""
+"""ColumnCache that a file of prices may lack."""
 MAX_VOLUME = 2**63 - 1
 """Shares, what bigint holds."""
 FIRST_DAY = date(1900, 1, 1)
@@ -48,7 +48,7 @@ class PriceFile:
     """A file that holds bars, of which no more than the names of its columns was read."""
 
     path: Path
-    state: State | None
+    state: FileFingerprint | None
     """Of the file when it was told; what is read later is of the same state."""
     columns: Mapping[str, int]
     """The place of each that is there: symbol, date, open, high, low, close, volume."""
@@ -80,7 +80,7 @@ def holds_prices(header: Sequence[str]) -> bool:
 
 
 def find_prices(
-    errors: Errors, line: int, header: Sequence[str], rows: Iterator[Row], name: str | None = None
+    errors: FileErrors, line: int, header: Sequence[str], rows: Iterator[Row], name: str | None = None
 ) -> PriceFile:
     """Make out what is where in a file of prices by its header; `name` states the symbol of a file of one stock."""
     columns = columns_of(errors, line, _names(header))
@@ -97,7 +97,7 @@ def _names(header: Sequence[str]) -> list[str]:
     return [_ALIASES.get(name.lower(), name.lower()) for name in header]
 
 
-def _spelled(errors: Errors, name: str | None) -> str:
+def _spelled(errors: FileErrors, name: str | None) -> str:
     """Give the symbol of a file of one stock, as it is stated or as the file's name tells it."""
     found = _SYMBOL_FILE.fullmatch(errors.path.name)
     if not name and not found:
@@ -114,7 +114,7 @@ def _spelled(errors: Errors, name: str | None) -> str:
 class Bars:
     """The bars of a file, each read and checked when it is asked for; bad rows go to `errors`."""
 
-    def __init__(self, errors: Errors, file: PriceFile, progress: Progress | None = None) -> None:
+    def __init__(self, errors: FileErrors, file: PriceFile, progress: Progress | None = None) -> None:
         self.errors, self.file, self.progress = errors, file, progress
         self.count = 0
         """Bars that were given."""
@@ -128,7 +128,7 @@ class Bars:
         open_at, high_at, low_at, volume_at = (places.get(role) for role in OPTIONAL)
         latest = datetime.now(UTC).date() + timedelta(days=1)
         for line, fields in islice(read_rows(self.errors, self.progress), 1, None):
-            if len(fields) != width and (reason := misfit(fields, width)):
+            if len(fields) != width and (reason := shape_error(fields, width)):
                 self.errors.add(line, reason)
                 continue
             if fields[close_at].lower() in _NOTHING:

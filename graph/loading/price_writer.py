@@ -14,7 +14,7 @@ from datetime import date
 import asyncpg
 
 from graph.errors import DatabaseUnavailable, InputFileError, StockgraphError
-from graph.loading.files import MAX_ERRORS, Errors, Progress, shown
+from graph.loading.files import MAX_ERRORS, FileErrors, Progress, printable
 from graph.loading.group_writer import LISTED, Listed, copied, refusal
 from graph.loading.price_files import OPTIONAL, Bars, PriceFile
 from graph.postgres.database import Connection
@@ -163,7 +163,7 @@ class _Incoming:
 
     def __init__(self, number: int, file: PriceFile, progress: Progress | None) -> None:
         self.number = number
-        self.errors = Errors(file.path, file.state)
+        self.errors = FileErrors(file.path, file.state)
         self.bars = Bars(self.errors, file, progress)
         self.told = sum(2**place for place, role in enumerate(OPTIONAL) if role in file.columns)
 
@@ -275,6 +275,6 @@ async def _find_clashes(connection: Connection, files: Mapping[int, _Incoming]) 
     for number, other, line, _, symbol, day, _, _ in rows:
         if other < certain and number not in clashing:
             clashing.add(number)
-            reason = f"{symbol} {day} is in {shown(files[other].errors.path)} too, with other prices; keep one"
+            reason = f"{symbol} {day} is in {printable(files[other].errors.path)} too, with other prices; keep one"
             files[number].errors.add(line, reason)
     return clashing

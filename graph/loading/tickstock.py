@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from graph.errors import DatabaseUnavailable, InputFileError, StockgraphError
-from graph.loading.files import MAX_ERRORS, Errors, quoted
+from graph.loading.files import MAX_ERRORS, FileErrors, quoted
 from graph.loading.group_writer import GroupDiff, GroupRefused, replace_group
 from graph.loading.holdings import (
     GroupHoldings,
@@ -24,15 +24,15 @@ from graph.loading.holdings import (
     as_fraction,
     check_group,
     check_symbol,
+    detect_unit,
     limit_of,
     out_of_range,
     read_number,
-    tell_unit,
     total_of,
 )
 from graph.loading.vendors import spell
 from graph.model import Environment
-from graph.postgres.database import Connection, Database, answered
+from graph.postgres.database import Connection, Database, translated_errors
 
 TYPES = {
     "etf_holdings": "ETF",
@@ -159,7 +159,7 @@ def read_file(path: Path) -> list[object]:
     It is what psql writes of the table by json_agg or row_to_json, with psql's frame around it or without: a list of
     rows, or rows one after the other. Or it is an object, {type: {key: value}}.
     """
-    errors = Errors(path)
+    errors = FileErrors(path)
     text = _unframed(_read_text(errors))
     entries: list[object] = []
     place = 0
@@ -181,7 +181,7 @@ def read_file(path: Path) -> list[object]:
     return entries
 
 
-def _read_text(errors: Errors) -> str:
+def _read_text(errors: FileErrors) -> str:
     try:
         if not errors.path.is_file():
             raise errors.error("is not a file")
@@ -234,7 +234,7 @@ async def read_table(url: str) -> list[Entry]:
     try:
         connection = await Database(url).connect(statement_seconds=None)
         try:
-            with answered():
+            with translated_errors():
                 async with connection.transaction(isolation="repeatable_read", readonly=True):
                     if await connection.fetchval("SELECT to_regclass('cache_entries') IS NULL"):
                         other = "name the address of another database, or a JSON file"
@@ -388,7 +388,7 @@ def _holdings(listed: Sequence[object], notes: _Notes) -> Iterator[Holding]:
     total = total_of(holding.weight for _, holding in members.values())
     limit = 0
     try:
-        limit = limit_of(tell_unit(Errors(Path()), total, signs, None))
+        limit = limit_of(detect_unit(FileErrors(Path()), total, signs, None))
     except InputFileError:
         notes.add(f"all without weights: whether they are fractions or percent is not to be told (sum {total:.6g})")
     for _, holding in members.values():

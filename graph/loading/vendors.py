@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import NamedTuple
 
-from graph.loading.files import Errors, Row, quoted
+from graph.loading.files import FileErrors, Row, quoted
 
 _WEIGHT = r"weight ?(\(?%\)?)?"
 _OPTIONAL = ("kind", "exchange", "currency", "industry", "fund", "day")
@@ -207,7 +207,7 @@ class Entry(NamedTuple):
 class Table:
     """A vendor's table of holdings, and what it tells of the fund."""
 
-    def __init__(self, errors: Errors, form: Form, columns: dict[str, int], head: Sequence[Row]) -> None:
+    def __init__(self, errors: FileErrors, form: Form, columns: dict[str, int], head: Sequence[Row]) -> None:
         self.errors = errors
         self.form = form
         self.columns = columns
@@ -245,7 +245,7 @@ class Table:
                 # a table of bonds or reserves may follow that of stocks
                 if _AS_OF.search(" ".join(cells)):
                     section = _kind(next(filter(None, cells)))
-            elif reason := misfit(cells, width):
+            elif reason := shape_error(cells, width):
                 self.errors.add(line, reason)
             else:
                 yield self._entry(line, cells, section)
@@ -283,7 +283,7 @@ class Table:
             self.as_of = self.as_of or day
 
 
-def find_table(errors: Errors, head: Sequence[Row]) -> tuple[Table, Sequence[Row]] | None:
+def find_table(errors: FileErrors, head: Sequence[Row]) -> tuple[Table, Sequence[Row]] | None:
     """Find the names of the columns among the first rows of a file, and give the table and those of its rows there."""
     for number, (_, cells) in enumerate(head, 1):
         for form in FORMS:
@@ -338,7 +338,7 @@ def _suffix(exchange: str) -> str | None:
     return next((suffix for suffix, words, _ in _MARKETS if re.search(rf"\b({words})\b", exchange.lower())), None)
 
 
-def misfit(fields: Sequence[str], width: int) -> str:
+def shape_error(fields: Sequence[str], width: int) -> str:
     """Say what is wrong with the number of a row's fields; nothing if nothing."""
     if len(fields) == width or (len(fields) > width and not any(fields[width:])):
         return ""

@@ -19,7 +19,7 @@ STATEMENT_SECONDS = 10.0
 """How long a statement may take."""
 CONNECT_SECONDS = 5.0
 """How long a connection may take to be made."""
-AT_HAND_SECONDS = 30.0
+IDLE_SECONDS = 30.0
 """How long a connection stays at hand that is not used; the pool ends it five minutes later."""
 PREPARED_STATEMENTS = 100
 """How many statements a connection keeps prepared."""
@@ -46,15 +46,15 @@ def _on_a_day(sql: str) -> str:
     return sql.replace("group_memberships AS", f"memberships_on({day}) AS")
 
 
-def _stamped(sql: str) -> str:
-    return STATEMENTS["stamped"].replace("/* statement */", sql)
+def _with_generation(sql: str) -> str:
+    return STATEMENTS["with_generation"].replace("/* statement */", sql)
 
 
 # each statement by its name, whether it is stamped, and whether it is about a day
 _TEXTS = {
-    (name, stamped, dated): (_stamped if stamped else str)(_on_a_day(sql) if dated else sql)
+    (name, with_generation, dated): (_with_generation if with_generation else str)(_on_a_day(sql) if dated else sql)
     for name, sql in STATEMENTS.items()
-    for stamped in (False, True)
+    for with_generation in (False, True)
     for dated in (False, True)
 }
 
@@ -80,7 +80,7 @@ class Generation(NamedTuple):
         return self.prices if family == "prices" else self.groups
 
 
-class Reading(NamedTuple):
+class ReadResult(NamedTuple):
     """What a statement gave."""
 
     rows: list[asyncpg.Record]
@@ -98,14 +98,14 @@ class Database:
         """Whether the connection made last goes to a pooler, such as pgbouncer, and not to PostgreSQL itself."""
         self._url = url
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
-        self._at_hand: list[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]] = []
+        self._idle: list[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]] = []
         """Connections that ended a statement well, ready for the next: the pool takes as long as many a statement.
 
         The last is used first, so that the first go back to the pool, and end, when fewer are needed.
         """
         self._unused = 0
         """How many were not used since the last look at them."""
-        self._looking: asyncio.TimerHandle | None = None
+        self._reaping: asyncio.TimerHandle | None = None
         self._returning: asyncio.Task[None] | None = None
         self._waiting = 0
         """How many wait for one of the pool."""
@@ -124,8 +124,8 @@ class Database:
 
     async def __aexit__(self, *_: object) -> None:
         """End the connections, those of statements still under way too."""
-        if self._looking:
-            self._looking.cancel()
+        if self._reaping:
+            self._reaping.cancel()
         if self._pool:
             self._pool.terminate()
 
@@ -133,7 +133,7 @@ class Database:
         self, *, statement_seconds: float | None = STATEMENT_SECONDS
     ) -> "asyncpg.Connection[asyncpg.Record]":
         """Open a connection outside the pool: one that listens or writes."""
-        with answered(connecting=True):
+        with translated_errors(connecting=True):
             return await self._open(self._url, command_timeout=statement_seconds)
 
     async def _open(self, *arguments: Any, **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
@@ -181,9 +181,9 @@ class Database:
 
     async def _borrow(self) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
         assert self._pool, "the database is used inside its context"  # noqa: S101
-        while self._at_hand:
-            borrowed = self._at_hand.pop()
-            self._unused = min(self._unused, len(self._at_hand))
+        while self._idle:
+            borrowed = self._idle.pop()
+            self._unused = min(self._unused, len(self._idle))
             # one that the server ended the pool has taken back
             with suppress(asyncpg.InterfaceError):
                 if not borrowed.is_closed():
@@ -191,7 +191,7 @@ class Database:
                 await self._give_back(borrowed)
         self._waiting += 1
         try:
-            with answered(connecting=True):
+            with translated_errors(connecting=True):
                 return await self._pool.acquire()
         finally:
             self._waiting -= 1
@@ -201,13 +201,13 @@ class Database:
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             await cast("asyncpg.Pool[asyncpg.Record]", self._pool).release(borrowed)
 
-    def _look(self) -> None:
+    def _reap_idle(self) -> None:
         """Give back what was not used since the last look."""
-        unused, self._at_hand = self._at_hand[: self._unused], self._at_hand[self._unused :]
-        self._unused = len(self._at_hand)
+        unused, self._idle = self._idle[: self._unused], self._idle[self._unused :]
+        self._unused = len(self._idle)
         self._returning = asyncio.create_task(self._return(unused))
         loop = asyncio.get_running_loop()
-        self._looking = loop.call_later(AT_HAND_SECONDS, self._look) if self._at_hand else None
+        self._reaping = loop.call_later(IDLE_SECONDS, self._reap_idle) if self._idle else None
 
     async def _return(self, unused: "list[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]") -> None:
         for borrowed in unused:
@@ -217,35 +217,35 @@ class Database:
     async def snapshot(self) -> AsyncIterator[Connection]:
         """Borrow a connection whose statements all read the same state of the database."""
         async with self.connection() as borrowed:
-            with answered():
+            with translated_errors():
                 transaction = borrowed.transaction(isolation="repeatable_read", readonly=True)
                 await transaction.start()
             try:
                 yield borrowed
             finally:
-                with answered():
+                with translated_errors():
                     await transaction.rollback()
 
     async def fetch(
         self,
         statement: str,
         *arguments: Any,
-        stamped: bool,
+        with_generation: bool,
         as_of: date | None = None,
         connection: "Connection | None" = None,
         seconds: float | None = None,
-    ) -> Reading:
+    ) -> ReadResult:
         """Run a statement by its name, on a connection of the pool where none is given.
 
         With a day it reads groups and memberships as that day ended; it may take STATEMENT_SECONDS, or as long as told.
         """
-        text = _TEXTS[statement, stamped, as_of is not None]
+        text = _TEXTS[statement, with_generation, as_of is not None]
         if as_of is not None:
             arguments = (*arguments, as_of)
         borrowed = None if connection else await self._borrow()
         try:
             sent = time.monotonic()
-            with answered():
+            with translated_errors():
                 rows = await cast("Connection", connection or borrowed).fetch(text, *arguments, timeout=seconds)
         except BaseException:
             if borrowed:
@@ -254,14 +254,14 @@ class Database:
         if borrowed and self._waiting:
             await self._give_back(borrowed)
         elif borrowed:
-            self._at_hand.append(borrowed)
-            if not self._looking:
-                self._looking = asyncio.get_running_loop().call_later(AT_HAND_SECONDS, self._look)
-        if not stamped:
-            return Reading(rows, None, sent)
+            self._idle.append(borrowed)
+            if not self._reaping:
+                self._reaping = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._reap_idle)
+        if not with_generation:
+            return ReadResult(rows, None, sent)
         groups, prices = rows[0]["groups_generation"], rows[0]["prices_generation"]
         generation = None if groups is None else Generation(groups, prices)
-        return Reading([] if rows[0]["ordinal"] is None else rows, generation, sent)
+        return ReadResult([] if rows[0]["ordinal"] is None else rows, generation, sent)
 
 
 _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
@@ -295,7 +295,7 @@ async def _reset(connection: Connection) -> None:
         await connection.execute("ROLLBACK")
 
 
-class answered:  # noqa: N801 - reads as the phrase it is
+class translated_errors:  # noqa: N801 - reads as the phrase it is
     """Turns what goes wrong between here and the database into what a person can act on."""
 
     def __init__(self, *, connecting: bool = False) -> None:

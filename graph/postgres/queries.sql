@@ -7,7 +7,7 @@
 -- Where a past day is asked, the statement reads groups_on(day) and memberships_on(day) of schema.sql in the place of
 -- `definition_groups AS` and `group_memberships AS`; the day is one argument more.
 
--- name: stamped
+-- name: with_generation
 -- What every statement is wrapped in where the database keeps track of changes: with each row come the generations of the
 -- snapshot that the row was read from; where there are no rows, they come with a row of nulls. Both are null while a restore
 -- has left rows of another server's transactions, which one of this server could be taken for.

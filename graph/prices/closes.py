@@ -6,11 +6,11 @@ from itertools import pairwise
 
 import strawberry
 
-from graph.caching.data_cache import Memo, Remembered
+from graph.caching.data_cache import CachedValue, DataCache
 from graph.errors import LimitExceeded
 from graph.execution.dataloaders import Read, Row
 from graph.execution.operation import Info, Operation
-from graph.prices.matrix import EMPTY, Frame
+from graph.prices.matrix import EMPTY, PriceMatrix
 
 YEARS_BEFORE = 2
 """Years of closes before that of the day asked: more than the longest window takes, wherever in its year it ends."""
@@ -29,9 +29,9 @@ _NO_MONTH = "prices all"
 _LONG = timedelta(days=7)  # after the last session: no weekend and no holidays
 
 
-async def frame_for(operation: Operation, as_of: date | None) -> Frame:
+async def prices_until(operation: Operation, as_of: date | None) -> PriceMatrix:
     """Give the closes up to a day, or up to the last session: those of its year and of the two years before."""
-    frames: Memo[Frame] = operation.runtime.frames
+    frames: DataCache[PriceMatrix] = operation.runtime.frames
     latest = await operation.remember(frames, _LATEST, lambda: _load(operation, _LATEST, None))
     if as_of is None or as_of.year >= latest.year:
         return latest
@@ -39,7 +39,7 @@ async def frame_for(operation: Operation, as_of: date | None) -> Frame:
     return await operation.remember(frames, str(year), lambda: _load(operation, str(year), year))
 
 
-async def _load(operation: Operation, name: str, year: int | None) -> Remembered[Frame]:
+async def _load(operation: Operation, name: str, year: int | None) -> CachedValue[PriceMatrix]:
     runtime = operation.runtime
     async with operation.snapshot() as read:
         (table,), generation, _ = await read("price_table")
@@ -57,10 +57,10 @@ async def _load(operation: Operation, name: str, year: int | None) -> Remembered
                 if year is None and len(frame.sessions) and (ends := frame.date_of(-1).year) < day.year:
                     # where most stocks have ended and a few go on, the days of those are no sessions
                     frame = await _read(read, before, ends, tracked=tracked)
-    return Remembered(frame._replace(database=table["database"]), generation)
+    return CachedValue(frame._replace(database=table["database"]), generation)
 
 
-async def _read(read: Read, before: Frame, year: int, *, tracked: bool) -> Frame:
+async def _read(read: Read, before: PriceMatrix, year: int, *, tracked: bool) -> PriceMatrix:
     """Make the frame of a year out of the one before, by reading the months that changed since, or all of them."""
     months = [date(each, month, 1) for each in range(year - YEARS_BEFORE, year + 1) for month in range(1, 13)]
     names = {f"prices {month:%Y-%m}": month for month in months}
@@ -84,7 +84,7 @@ async def _read(read: Read, before: Frame, year: int, *, tracked: bool) -> Frame
     return frame._replace(year=year, changes=changes)
 
 
-def note(frame: Frame, session: int | None, as_of: date | None) -> str | None:
+def no_prices_reason(frame: PriceMatrix, session: int | None, as_of: date | None) -> str | None:
     """Say why there is no session on or before a day, or that it is long before the last prices, and what to do."""
     load = "`stockgraph load` loads files of symbol,date,open,high,low,close,volume, or as Yahoo and Nasdaq write them"
     if session is None:

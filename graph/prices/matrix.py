@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graph.errors import LimitExceeded
-from graph.prices.returns import Floats, Places
+from graph.prices.returns import FloatArray, IntArray
 
 MAX_CELLS = 16_000_000
 """Days x symbols of one frame, 9 bytes each: the 756 sessions of three years of 21,000 stocks."""
@@ -22,7 +22,7 @@ NO_OPEN = 2
 _EPOCH = np.datetime64("2000-01-01", "D").astype(np.int64)
 
 
-class Frame(NamedTuple):
+class PriceMatrix(NamedTuple):
     """What each stock cost at the end of each day; days that are no sessions are kept, and passed over.
 
     A close is missing (NaN) where the stock has none on the day, and always in the last column, which is that of every
@@ -31,11 +31,11 @@ class Frame(NamedTuple):
 
     days: npt.NDArray[np.datetime64]
     """All days on which anything has a close, in their order."""
-    sessions: Places
+    sessions: IntArray
     """Which of the days are sessions."""
     columns: Mapping[str, int]
     """Where each symbol is."""
-    closes: Floats
+    closes: FloatArray
     """Days x (symbols + 1)."""
     intraday: npt.NDArray[np.int8]
     """Whether each close is above (1), at (0) or below (-1) its day's open; NO_OPEN where one of them is missing."""
@@ -46,7 +46,7 @@ class Frame(NamedTuple):
     changes: Mapping[str, int] = MappingProxyType({})
     """How often the prices of each month (`prices 2024-03`) had changed; months that never had are left out."""
 
-    def columns_of(self, symbols: Sequence[str]) -> Places:
+    def columns_of(self, symbols: Sequence[str]) -> IntArray:
         """Give the columns of some symbols."""
         find = self.columns.get
         return np.array([find(symbol, -1) for symbol in symbols], np.intp)
@@ -68,29 +68,29 @@ class Frame(NamedTuple):
         year = self.days[self.sessions[session]].astype("datetime64[Y]")
         return int(np.searchsorted(self.days[self.sessions], year.astype("datetime64[D]")))
 
-    def close(self, session: int, columns: Places) -> Floats:
+    def close(self, session: int, columns: IntArray) -> FloatArray:
         """Give the closes of a session; those before the first session are missing."""
         if session < 0:
             return np.full(len(columns), np.nan)
-        closes: Floats = self.closes[self.sessions[session], columns]
+        closes: FloatArray = self.closes[self.sessions[session], columns]
         return closes
 
-    def priced(self, session: int, columns: Places) -> int:
+    def priced(self, session: int, columns: IntArray) -> int:
         """Count those that have a close of a session."""
         return int(np.count_nonzero(~np.isnan(self.close(session, columns))))
 
-    def since_open(self, session: int, columns: Places) -> Floats:
+    def since_open(self, session: int, columns: IntArray) -> FloatArray:
         """Say whether each close of a session is above (1), at (0) or below (-1) its open, NaN where one is missing."""
         intraday = self.intraday[self.sessions[session], columns]
         return np.where(intraday == NO_OPEN, np.nan, intraday)
 
-    def history(self, session: int, count: int, columns: Places) -> Floats:
+    def history(self, session: int, count: int, columns: IntArray) -> FloatArray:
         """Give the closes of as many sessions, the last of them this one: sessions x columns, or fewer sessions."""
         rows = self.sessions[max(0, session + 1 - count) : session + 1]
-        closes: Floats = self.closes[rows[:, np.newaxis], columns]
+        closes: FloatArray = self.closes[rows[:, np.newaxis], columns]
         return closes
 
-    def replaced(self, first: date, until: date, rows: Iterable[Series]) -> "Frame":
+    def replaced(self, first: date, until: date, rows: Iterable[Series]) -> "PriceMatrix":
         """Make a frame in which the days from `first` up to, and without, `until` are those of the rows.
 
         LimitExceeded where that is more than memory should hold.
@@ -126,10 +126,10 @@ class Frame(NamedTuple):
         intraday[at] = np.where(np.isnan(opens), NO_OPEN, np.sign(closes - opens))
         for array in (all_days, whole, intraday):
             array.flags.writeable = False
-        return Frame(all_days, sessions_of(~np.isnan(whole)), columns, whole, intraday)
+        return PriceMatrix(all_days, sessions_of(~np.isnan(whole)), columns, whole, intraday)
 
 
-def _columns(rows: Iterable[Series]) -> tuple[list[tuple[str, int]], npt.NDArray[np.int64], Floats, Floats]:
+def _columns(rows: Iterable[Series]) -> tuple[list[tuple[str, int]], npt.NDArray[np.int64], FloatArray, FloatArray]:
     """Give each symbol and how many days it has, and all of their days (since 1970), closes and opens."""
     symbols: list[tuple[str, int]] = []
     parts: tuple[list[bytes], list[bytes], list[bytes]] = [], [], []
@@ -146,7 +146,7 @@ def _columns(rows: Iterable[Series]) -> tuple[list[tuple[str, int]], npt.NDArray
     )
 
 
-def sessions_of(present: npt.NDArray[np.bool_]) -> Places:
+def sessions_of(present: npt.NDArray[np.bool_]) -> IntArray:
     """Say which days are sessions, of days x symbols that have a close.
 
     The first is; then each on which at least half of the symbols of the session before have one. Where those have
@@ -162,7 +162,7 @@ def sessions_of(present: npt.NDArray[np.bool_]) -> Places:
     return np.array(sessions, np.intp)
 
 
-EMPTY = Frame(
+EMPTY = PriceMatrix(
     np.empty(0, "datetime64[D]"),
     np.empty(0, np.intp),
     {},

@@ -12,9 +12,9 @@ import strawberry
 from graph.execution.dataloaders import Row
 from graph.execution.operation import Operation
 from graph.model import Holdings
-from graph.prices.closes import frame_for
-from graph.prices.matrix import Frame
-from graph.prices.returns import Baskets, Floats, Places, changes, ranks
+from graph.prices.closes import prices_until
+from graph.prices.matrix import PriceMatrix
+from graph.prices.returns import Baskets, FloatArray, IntArray, changes, ranks
 
 RANK_SESSIONS = 5
 """How far back the rank lies that a rank is compared with."""
@@ -115,8 +115,8 @@ class WindowChange:
 class Basket(NamedTuple):
     """Members to be averaged."""
 
-    columns: Places
-    weights: Floats
+    columns: IntArray
+    weights: FloatArray
     weighting: Weighting
 
 
@@ -130,7 +130,7 @@ def distinct(windows: Sequence[Window] | None) -> list[Window]:
     return list(dict.fromkeys(DEFAULT_WINDOWS if windows is None else windows))
 
 
-def weigh(holdings: Holdings, weighting: Weighting) -> tuple[Floats, Weighting]:
+def weigh(holdings: Holdings, weighting: Weighting) -> tuple[FloatArray, Weighting]:
     """Give the weights of a group where they are wanted and it has any, else equal ones, and say which these are."""
     weights = np.frombuffer(holdings.weights)
     if weighting is Weighting.WEIGHT and not np.isnan(weights).all():
@@ -142,7 +142,7 @@ async def holdings_of(operation: Operation, groups: Sequence[int], day: date | N
     """Give the members of groups by their ids, now or as a day ended."""
     if not groups:
         return ()
-    return await operation.remember_rows(
+    return await operation.cached_rows(
         operation.runtime.holdings,
         ",".join(map(str, groups)),
         _shape_holdings,
@@ -157,7 +157,12 @@ def _shape_holdings(answers: list[list[Row]]) -> tuple[Holdings, ...]:
 
 
 def measure(
-    frame: Frame, session: int | None, baskets: Sequence[Basket], windows: Sequence[Window], *, ranked: bool = False
+    frame: PriceMatrix,
+    session: int | None,
+    baskets: Sequence[Basket],
+    windows: Sequence[Window],
+    *,
+    ranked: bool = False,
 ) -> list[list[WindowChange]]:
     """Measure baskets over windows that end with a session: for each its changes, in the order of the windows."""
     if session is None or not baskets or not windows:
@@ -199,12 +204,12 @@ def measure(
     return [[change(place, basket, at) for at in range(len(windows))] for place, basket in enumerate(baskets)]
 
 
-def _length(frame: Frame, window: Window, session: int) -> int:
+def _length(frame: PriceMatrix, window: Window, session: int) -> int:
     """Say how many sessions a window that ends with one of them is."""
     return _SESSIONS.get(window) or session + 1 - frame.first_of_year(session)
 
 
-def _begin(frame: Frame, window: Window, session: int) -> int | None:
+def _begin(frame: PriceMatrix, window: Window, session: int) -> int | None:
     """Give the session that a window begins from; None where there is none."""
     begin = session - _length(frame, window, session)
     if begin < 0 or (window is Window.YTD and frame.date_of(begin).year != frame.date_of(session).year - 1):
@@ -212,13 +217,13 @@ def _begin(frame: Frame, window: Window, session: int) -> int | None:
     return begin
 
 
-def _span(frame: Frame, window: Window, session: int) -> tuple[int, date | None, date]:
+def _span(frame: PriceMatrix, window: Window, session: int) -> tuple[int, date | None, date]:
     """Give how many sessions a window is, the day that it begins from, if there is one, and the one that it ends on."""
     begin = _begin(frame, window, session)
     return _length(frame, window, session), None if begin is None else frame.date_of(begin), frame.date_of(session)
 
 
-def change_over(frame: Frame, session: int, window: Window, columns: Places) -> Floats:
+def change_over(frame: PriceMatrix, session: int, window: Window, columns: IntArray) -> FloatArray:
     """Give how far stocks have come over a window that ends with a session, NaN where a close is missing."""
     begin = _begin(frame, window, session)
     if begin is None:
@@ -254,7 +259,7 @@ async def measure_holdings(
     as_of: date | None,
 ) -> list[WindowChange]:
     """Measure one set of members over windows that end with the last session on or before a day, or of all."""
-    frame = await frame_for(operation, as_of)
+    frame = await prices_until(operation, as_of)
     operation.charge(len(holdings.symbols) // MEMBERS_A_CHARGE)
     basket = Basket(frame.columns_of(holdings.symbols), *weigh(holdings, weighting or Weighting.WEIGHT))
     (measured,) = measure(frame, frame.session(as_of), [basket], distinct(windows))
@@ -265,7 +270,7 @@ async def measure_stock(
     operation: Operation, symbol: str, windows: Sequence[Window] | None, as_of: date | None
 ) -> list[PriceChange]:
     """Measure a stock over windows that end with the last session on or before a day, or of all."""
-    frame = await frame_for(operation, as_of)
+    frame = await prices_until(operation, as_of)
     session, column = frame.session(as_of), frame.columns_of([symbol])
     asked = distinct(windows)
     operation.charge(len(asked))

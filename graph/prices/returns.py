@@ -11,9 +11,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Places: TypeAlias = npt.NDArray[np.intp]
-Truths: TypeAlias = npt.NDArray[np.bool_]
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+IntArray: TypeAlias = npt.NDArray[np.intp]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 RATIO_SESSIONS = 63
 """Of the average that relative strength is compared with."""
@@ -27,7 +27,7 @@ _EQUAL = 1e-12  # what rounding can make of equal numbers,
 _DECIMALS = 12  # and where it cannot be seen
 
 
-def changes(now: Floats, then: Floats) -> Floats:
+def changes(now: FloatArray, then: FloatArray) -> FloatArray:
     """Give (now - then) / then; missing where that is beyond all numbers."""
     with np.errstate(over="ignore"):
         change = (now - then) / then
@@ -39,15 +39,15 @@ def changes(now: Floats, then: Floats) -> Floats:
 class Baskets:
     """Sets of weighted stocks, laid one after another."""
 
-    members: Places
+    members: IntArray
     """The column of each member."""
-    weights: Floats
+    weights: FloatArray
     """Of each member, in any unit; NaN where it has none."""
-    starts: Places
+    starts: IntArray
     """Where each basket begins; none is empty."""
 
     @classmethod
-    def of(cls, baskets: Sequence[tuple[Places, Floats]]) -> "Baskets":
+    def of(cls, baskets: Sequence[tuple[IntArray, FloatArray]]) -> "Baskets":
         """Lay out baskets, each the columns of its members and their weights; the last column has no values."""
         # in one without members stands one of which nothing is known
         nobody = np.array([-1]), np.array([np.nan])
@@ -55,12 +55,12 @@ class Baskets:
         members, weights = (np.concatenate(parts) for parts in zip(*laid, strict=True))
         return cls(members, weights, np.cumsum([0, *(len(members) for members, _ in laid[:-1])]))
 
-    def compact(self) -> tuple[Places, "Baskets"]:
+    def compact(self) -> tuple[IntArray, "Baskets"]:
         """Give the columns that occur, and the baskets over these alone."""
         columns, members = np.unique(self.members, return_inverse=True)
         return columns, Baskets(members, self.weights, self.starts)
 
-    def mean(self, values: Floats) -> Floats:
+    def mean(self, values: FloatArray) -> FloatArray:
         """Average values (moments x columns) by weight: sum(w x) / sum(w) over the members that have both.
 
         Moments x baskets; NaN where none has both, or their weights sum to zero.
@@ -83,7 +83,7 @@ class Baskets:
         means[~np.isfinite(means)] = np.nan
         return means
 
-    def _weights_there(self, there: Truths, weights: Floats) -> Floats:
+    def _weights_there(self, there: BoolArray, weights: FloatArray) -> FloatArray:
         """Sum the weights of the members that have a value: moments x baskets."""
         # of the many that have all values once for all moments
         always = np.logical_and.reduce(there, axis=0)[self.members]
@@ -94,13 +94,13 @@ class Baskets:
             sums[:, baskets] += np.add.reduceat(there[:, self.members[others]] * weights[others], begins, axis=1)
         return sums
 
-    def tally(self, matching: Truths) -> npt.NDArray[np.int64]:
+    def tally(self, matching: BoolArray) -> npt.NDArray[np.int64]:
         """Count the members for which something is true (moments x columns), as moments x baskets."""
         counts: npt.NDArray[np.int64] = np.add.reduceat(matching[:, self.members].astype(np.int64), self.starts, axis=1)
         return counts
 
 
-def ranks(values: Floats) -> list[int | None]:
+def ranks(values: FloatArray) -> list[int | None]:
     """Rank values, the greatest first and from 1; equal ones (to 12 decimals) share the better rank, NaN has none."""
     values = np.round(values, _DECIMALS)
     known = np.sort(values[~np.isnan(values)])
@@ -110,7 +110,7 @@ def ranks(values: Floats) -> list[int | None]:
     ]
 
 
-def contributions(change: Floats, weights: Floats) -> tuple[Floats, Floats]:
+def contributions(change: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Give each member's share of the weight, w / sum(w) over those with both, and its contribution, share x change.
 
     The contributions sum to the weighted change; both are NaN for members without a change or a weight, and for all
@@ -123,14 +123,14 @@ def contributions(change: Floats, weights: Floats) -> tuple[Floats, Floats]:
     return shares, shares * change
 
 
-def largest(values: Floats, count: int) -> Places:
+def largest(values: FloatArray, count: int) -> IntArray:
     """Give the places of the largest values above zero, the first first; equal ones (to 12 decimals) as they come."""
     rounded = np.round(values, _DECIMALS)
     above = np.flatnonzero(rounded > 0)
     return above[np.argsort(-rounded[above], kind="stable")][:count]
 
 
-def relative_rotation(returns: Floats, benchmark: Floats) -> tuple[Floats, Floats]:
+def relative_rotation(returns: FloatArray, benchmark: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Compare rows with a benchmark, by their changes from session to session: sessions x rows, and sessions.
 
     The relative strength RS of a row is its index (the product of 1 + change, so rebalanced daily) over that of the
@@ -159,21 +159,21 @@ def relative_rotation(returns: Floats, benchmark: Floats) -> tuple[Floats, Float
     return ratio, momentum
 
 
-def _averages(values: Floats, count: int) -> Floats:
+def _averages(values: FloatArray, count: int) -> FloatArray:
     """Average each run of values on end."""
-    averages: Floats = np.lib.stride_tricks.sliding_window_view(values, count, axis=0).mean(axis=-1)
+    averages: FloatArray = np.lib.stride_tricks.sliding_window_view(values, count, axis=0).mean(axis=-1)
     return averages
 
 
-def sma(closes: Floats, count: int) -> Floats:
+def sma(closes: FloatArray, count: int) -> FloatArray:
     """Average the last closes of each stock; NaN where one of them is missing."""
     if len(closes) < count:
         return np.full(closes.shape[1], np.nan)
-    average: Floats = closes[-count:].mean(axis=0)
+    average: FloatArray = closes[-count:].mean(axis=0)
     return average
 
 
-def ema(closes: Floats, count: int) -> Floats:
+def ema(closes: FloatArray, count: int) -> FloatArray:
     """Average the closes of each stock exponentially: alpha = 2 / (count + 1), seeded by the mean of the first `count`.
 
     Sessions that a stock has no close of are passed over; NaN where it has fewer closes than that.
@@ -190,14 +190,14 @@ def ema(closes: Floats, count: int) -> Floats:
     return average
 
 
-def directions(values: Floats, others: Floats) -> npt.NDArray[np.float64]:
+def directions(values: FloatArray, others: FloatArray) -> npt.NDArray[np.float64]:
     """Say whether values are above (1), at (0) or below (-1) others, NaN where one is missing."""
     difference = values - others
     difference[np.abs(difference) <= _EQUAL * np.abs(others)] = 0.0
     return np.sign(difference)
 
 
-def bins(change: Floats, threshold: float) -> Places:
+def bins(change: FloatArray, threshold: float) -> IntArray:
     """Sort changes into x < -t, -t <= x < 0, 0 <= x < t and x >= t, numbered 0 to 3, each x as the decimal it is.
 
     Missing ones must be left out before.

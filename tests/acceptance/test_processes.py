@@ -401,7 +401,7 @@ async def test_statements_stay_prepared_but_for_those_behind_pgbouncer(pgbouncer
                 connection = await database.connect()
                 try:
                     assert database.pooled is pooled
-                    await database.fetch("group_names", ["DEFAULT"], stamped=True, connection=connection)
+                    await database.fetch("group_names", ["DEFAULT"], with_generation=True, connection=connection)
                     kept = await connection.fetchval(
                         "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE $1", "%definition_groups%"
                     )
@@ -435,6 +435,6 @@ async def test_the_commands_work_through_pgbouncer(
 async def test_what_pgbouncer_refuses_is_said(pgbouncer: Pgbouncer, market_url: str) -> None:
     async with Database(f"{pgbouncer.url(market_url)}?search_path=elsewhere") as database:
         with pytest.raises(DatabaseUnavailable) as refused:
-            await database.fetch("tracking", stamped=False)
+            await database.fetch("tracking", with_generation=False)
     reason = "The database, or a pooler before it, refuses: unsupported startup parameter: search_path."
     assert str(refused.value) == reason

@@ -331,7 +331,7 @@ def made_prices() -> pd.DataFrame:
     prices.loc[prices.index[rows("S18")][-1], ["high", "low", "volume"]] = np.nan
     prices = prices[~gone].reset_index(drop=True)
     # of those with a close on the day before HALF, every second one has one on it
-    good = prices[oracle.known(prices.close)]
+    good = prices[oracle.confirmed_generation(prices.close)]
     before = sorted(good[good.date == HALF - pd.Timedelta(days=1)].symbol)
     if len(before) % 2:
         dropped = before.pop(0)
@@ -435,7 +435,7 @@ async def made(databases: Databases, empty_template: str) -> AsyncIterator[Marke
     await copy_prices(writer, prices)
     await writer.close()
     async with open_runtime(Settings(database_url=url)) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         yield Market(asker(runtime), prices, now, {PAST_DAY: past})
 
 
@@ -595,7 +595,7 @@ async def years(databases: Databases, empty_template: str) -> AsyncIterator[Mark
     await copy_prices(writer, prices)
     await writer.close()
     async with open_runtime(Settings(database_url=url)) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         yield Market(asker(runtime), prices, now)
 
 
@@ -652,7 +652,7 @@ async def real(databases: Databases, empty_template: str) -> AsyncIterator[Marke
     await copy_prices(writer, prices)
     await writer.close()
     async with open_runtime(Settings(database_url=url)) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         yield Market(asker(runtime), prices, memberships)
 
 

@@ -66,7 +66,7 @@ async def past_ask(databases: Any, empty_template: str) -> AsyncIterator[Ask]:
     await writer.execute(PAST)
     await writer.close()
     async with open_runtime(Settings(database_url=url)) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         yield asker(runtime)
 
 
@@ -234,7 +234,7 @@ async def test_what_is_remembered_follows_every_write(
     ended: dict[int | None, dict[str, list[str]]] = {}
     day = 0
     async with open_runtime(Settings(database_url=database_url)) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         ask = asker(runtime)
         for step in steps:
             day += step
@@ -250,8 +250,8 @@ async def test_what_is_remembered_follows_every_write(
                 with suppress(asyncpg.UniqueViolationError):
                     await connection.execute(statement(seed))
             # a reading that was under way may be of before
-            await runtime.freshness.confirmed()
-            await runtime.freshness.confirmed()
+            await runtime.generations.confirmed()
+            await runtime.generations.confirmed()
             names = {row[0]: row[3] for row in (await now(connection))[0] if row[1] == "DEFAULT"}
             held: dict[str, list[str]] = {name: [] for name in names.values()}
             for group, symbol, _ in (await now(connection))[1]:
@@ -267,7 +267,7 @@ async def test_what_is_remembered_follows_every_write(
                             key=name, day=as_of,
                         )  # fmt: skip
                         assert answer["data"]["universe"]["symbols"] == symbols
-        assert runtime.universes.figures().hits >= sum(map(len, ended.values()))
+        assert runtime.universes.stats().hits >= sum(map(len, ended.values()))
 
 
 async def test_the_rows_are_what_happened(connection: "asyncpg.Connection[asyncpg.Record]") -> None:

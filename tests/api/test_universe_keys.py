@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graph.api.universe_keys import (
-    Atom,
     Expression,
     GroupName,
-    Part,
+    GroupRef,
+    Name,
     canonical,
-    choose,
     evaluate,
     leaves,
     parse,
     render,
+    resolve_name,
     write_name,
 )
 from graph.errors import AmbiguousGroup, InvalidKey, LimitExceeded
@@ -32,7 +32,11 @@ def resolve(key: str) -> Expression:
     tree = parse(key)
     return canonical(
         tree,
-        {part: Atom(write_name(part.name), NAMES.index(part.name)) for part in leaves(tree) if isinstance(part, Part)},
+        {
+            part: GroupRef(write_name(part.name), NAMES.index(part.name))
+            for part in leaves(tree)
+            if isinstance(part, Name)
+        },
     )
 
 
@@ -104,7 +108,7 @@ def test_the_canonical_form(key: str, form: str) -> None:
 
 
 def test_a_type_stands_before_its_name_in_any_case() -> None:
-    assert list(leaves(parse('sector/energy:ETF/"a b"'))) == [Part("SECTOR", "energy"), Part("ETF", "a b")]
+    assert list(leaves(parse('sector/energy:ETF/"a b"'))) == [Name("SECTOR", "energy"), Name("ETF", "a b")]
 
 
 @pytest.mark.parametrize(
@@ -168,12 +172,12 @@ def named(*names: str) -> list[GroupName]:
 
 
 def test_a_name_means_the_only_group_that_bears_it() -> None:
-    assert choose("spy", named("ETF/SPY")) == GroupName(0, "SPY", "ETF")
-    assert choose("spy", []) is None
+    assert resolve_name("spy", named("ETF/SPY")) == GroupName(0, "SPY", "ETF")
+    assert resolve_name("spy", []) is None
 
 
 def test_of_two_in_one_type_the_exact_spelling_wins() -> None:
-    assert choose("Big", named("ETF/BIG", "ETF/Big")) == GroupName(1, "Big", "ETF")
+    assert resolve_name("Big", named("ETF/BIG", "ETF/Big")) == GroupName(1, "Big", "ETF")
 
 
 @pytest.mark.parametrize(
@@ -186,6 +190,6 @@ def test_of_two_in_one_type_the_exact_spelling_wins() -> None:
 )
 def test_any_other_choice_is_the_askers(name: str, candidates: list[str], written: list[str]) -> None:
     with pytest.raises(AmbiguousGroup) as caught:
-        choose(name, named(*candidates))
+        resolve_name(name, named(*candidates))
     assert str(caught.value) == f"{name!r} may be {written[0]} or {written[1]}; name one of them."
     assert caught.value.extensions == {"code": "AMBIGUOUS_GROUP", "candidates": written}

@@ -160,11 +160,11 @@ async def test_a_broken_key_is_told_where(ask: Ask) -> None:
 
 async def test_one_set_is_one_memo_entry_however_it_is_written(live: Live) -> None:
     first = await live.ask('{ universe(key: "BIG:TECH") { key symbols } }')
-    before = live.runtime.universes.figures()
+    before = live.runtime.universes.stats()
     for key in ["tech:big", " BIG :\tTECH ", "BIG:TECH:big", "(TECH):(BIG)", "etf/BIG:TECH"]:
         again = await live.ask("query ($key: String!) { universe(key: $key) { key symbols } }", key=key)
         assert (again, again.statements) == (first, [])
-    after = live.runtime.universes.figures()
+    after = live.runtime.universes.stats()
     assert (after.entries, after.hits, after.misses) == (1, before.hits + 5, before.misses)
 
 

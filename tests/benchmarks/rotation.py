@@ -27,7 +27,7 @@ from graph.execution.operation import Operation, Runtime
 from graph.model import GroupType
 from graph.postgres.ddl import make_tables
 from graph.postgres.embedded import embedded_postgres
-from graph.prices.closes import frame_for
+from graph.prices.closes import prices_until
 from graph.schema import make_schema
 from graph.settings import Settings
 
@@ -148,12 +148,12 @@ async def main(url: str) -> None:
     await fill(connection)
     schema = make_schema()
     async with open_runtime(Settings(database_url=url)) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
 
         async def read() -> Any:
             operation = Operation(runtime)
             async with operation.attempt(snapshot=False):
-                return await frame_for(operation, None)
+                return await prices_until(operation, None)
 
         async def ask(query: str) -> None:
             result = await schema.execute(query, context_value=Operation(runtime))
@@ -168,8 +168,8 @@ async def main(url: str) -> None:
         grown = resident() - before
         print(f"{'memory':40} {size / 2**20:8.1f} MB for {frame.closes.shape}; the process grew by {grown:.1f} MB")
         await connection.execute("UPDATE ohlcv_daily SET close = 1 WHERE symbol = 'S0000' AND date = '2023-12-12'")
-        while (known := runtime.freshness.known("prices")) is None or known.prices < 2:
-            await runtime.freshness.confirmed()
+        while (known := runtime.generations.confirmed_generation("prices")) is None or known.prices < 2:
+            await runtime.generations.confirmed()
         start = time.perf_counter()
         await read()
         print(f"{'closes, after one of them changed':40} {(time.perf_counter() - start) * 1_000:8.1f} ms")

@@ -12,11 +12,11 @@ import redis.asyncio
 from conftest import Live, asker
 
 from graph.app import open_runtime
-from graph.caching.data_cache import Memo, Remembered
-from graph.caching.generations import CONFIRMED_SECONDS, Freshness
+from graph.caching.data_cache import CachedValue, DataCache
+from graph.caching.generations import CONFIRMED_SECONDS, GenerationTracker
 from graph.errors import DatabaseUnavailable
 from graph.execution.operation import Runtime
-from graph.postgres.database import Generation, Reading
+from graph.postgres.database import Generation, ReadResult
 from graph.settings import Settings
 
 Words = tuple[str, ...]
@@ -27,22 +27,22 @@ def at(groups: int) -> Generation:
     return Generation(groups, 0)
 
 
-def known(generation: int) -> Freshness:
+def known(generation: int) -> GenerationTracker:
     """A freshness that knows a generation."""
-    freshness = Freshness()
-    freshness.tracked, freshness.identity = True, "here"
-    freshness.observe(Reading([], at(generation), time.monotonic()))
-    return freshness
+    generations = GenerationTracker()
+    generations.tracked, generations.identity = True, "here"
+    generations.observe(ReadResult([], at(generation), time.monotonic()))
+    return generations
 
 
-def giving(*words: str, generation: int | None = 1) -> Callable[[], Awaitable[Remembered[Words]]]:
-    async def load() -> Remembered[Words]:
-        return Remembered(words, None if generation is None else at(generation))
+def giving(*words: str, generation: int | None = 1) -> Callable[[], Awaitable[CachedValue[Words]]]:
+    async def load() -> CachedValue[Words]:
+        return CachedValue(words, None if generation is None else at(generation))
 
     return load
 
 
-async def refusing() -> Remembered[Words]:
+async def refusing() -> CachedValue[Words]:
     raise DatabaseUnavailable("gone")
 
 
@@ -77,15 +77,15 @@ def cache_url(request: pytest.FixtureRequest) -> str | None:
 
 
 @pytest.fixture
-async def make(cache_url: str | None) -> AsyncIterator[Callable[..., Memo[Words]]]:
+async def make(cache_url: str | None) -> AsyncIterator[Callable[..., DataCache[Words]]]:
     """Make memos over an empty cache."""
-    made: list[Memo[Words]] = []
+    made: list[DataCache[Words]] = []
     if cache_url:
         async with redis.asyncio.from_url(cache_url) as client:
             await client.flushdb()
 
-    def memo(freshness: Freshness, **options: int | bool) -> Memo[Words]:
-        made.append(Memo("words", freshness, tuple, redis_url=cache_url, **options))
+    def memo(generations: GenerationTracker, **options: int | bool) -> DataCache[Words]:
+        made.append(DataCache("words", generations, tuple, redis_url=cache_url, **options))
         return made[-1]
 
     yield memo
@@ -93,19 +93,19 @@ async def make(cache_url: str | None) -> AsyncIterator[Callable[..., Memo[Words]
         await each.close()
 
 
-MakeMemo = Callable[..., Memo[Words]]
+MakeMemo = Callable[..., DataCache[Words]]
 
 
 async def test_what_was_loaded_is_remembered_under_its_generation(make: MakeMemo) -> None:
-    freshness = known(1)
-    memo = make(freshness)
-    assert await memo.get("k", giving("a", "b")) == Remembered(("a", "b"), at(1))
-    assert await memo.get("k", refusing) == Remembered(("a", "b"), at(1))
-    freshness.observe(Reading([], at(2), time.monotonic()))
-    assert await memo.get("k", giving("c", generation=2)) == Remembered(("c",), at(2))
-    assert await memo.get("k", refusing) == Remembered(("c",), at(2))
-    figures = memo.figures()
-    assert (figures.entries, figures.hits, figures.misses, figures.evictions) == (1, 2, 2, 0)
+    generations = known(1)
+    memo = make(generations)
+    assert await memo.get("k", giving("a", "b")) == CachedValue(("a", "b"), at(1))
+    assert await memo.get("k", refusing) == CachedValue(("a", "b"), at(1))
+    generations.observe(ReadResult([], at(2), time.monotonic()))
+    assert await memo.get("k", giving("c", generation=2)) == CachedValue(("c",), at(2))
+    assert await memo.get("k", refusing) == CachedValue(("c",), at(2))
+    stats = memo.stats()
+    assert (stats.entries, stats.hits, stats.misses, stats.evictions) == (1, 2, 2, 0)
 
 
 async def test_a_load_that_fails_is_not_kept(make: MakeMemo) -> None:
@@ -113,7 +113,7 @@ async def test_a_load_that_fails_is_not_kept(make: MakeMemo) -> None:
     for _ in range(2):
         with pytest.raises(DatabaseUnavailable):
             await memo.get("k", refusing)
-    assert await memo.get("k", giving("a")) == Remembered(("a",), at(1))
+    assert await memo.get("k", giving("a")) == CachedValue(("a",), at(1))
 
 
 async def test_nothing_is_kept_without_a_generation(make: MakeMemo) -> None:
@@ -123,10 +123,10 @@ async def test_nothing_is_kept_without_a_generation(make: MakeMemo) -> None:
 
 
 async def test_nothing_is_served_while_the_generation_is_not_known(make: MakeMemo) -> None:
-    freshness = known(1)
-    memo = make(freshness)
+    generations = known(1)
+    memo = make(generations)
     await memo.get("k", giving("a"))
-    freshness.tracked = False
+    generations.tracked = False
     assert (await memo.get("k", giving("b"))).value == ("b",)
 
 
@@ -134,11 +134,11 @@ async def test_all_who_ask_at_once_share_one_load(make: MakeMemo) -> None:
     memo = make(known(1))
     loads, going = 0, asyncio.Event()
 
-    async def slow() -> Remembered[Words]:
+    async def slow() -> CachedValue[Words]:
         nonlocal loads
         loads += 1
         await going.wait()
-        return Remembered(("a",), at(1))
+        return CachedValue(("a",), at(1))
 
     asked = [asyncio.create_task(memo.get("k", slow)) for _ in range(50)]
     while loads == 0:
@@ -147,7 +147,7 @@ async def test_all_who_ask_at_once_share_one_load(make: MakeMemo) -> None:
     going.set()
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert isinstance(answers[0], asyncio.CancelledError)
-    assert answers[1:] == [Remembered(("a",), at(1))] * 49
+    assert answers[1:] == [CachedValue(("a",), at(1))] * 49
     assert loads == 1
 
 
@@ -163,9 +163,9 @@ async def test_a_load_that_began_too_long_ago_is_not_shared(make: MakeMemo, monk
     memo = make(known(1))
     going = asyncio.Event()
 
-    async def old() -> Remembered[Words]:
+    async def old() -> CachedValue[Words]:
         await going.wait()
-        return Remembered(("old",), at(1))
+        return CachedValue(("old",), at(1))
 
     first = asyncio.create_task(memo.get("k", old))
     while not memo._flights:  # noqa: SLF001 - nothing else tells that the load has begun
@@ -181,41 +181,41 @@ async def test_a_load_that_began_too_long_ago_is_not_shared(make: MakeMemo, monk
 
 
 async def test_an_outage_is_an_error_or_where_that_is_set_what_was_last_known(make: MakeMemo) -> None:
-    freshness = known(1)
-    strict, stale = make(freshness), make(freshness, serve_stale=True)
+    generations = known(1)
+    strict, stale = make(generations), make(generations, serve_stale=True)
     for memo in (strict, stale):
         await memo.get("k", giving("a"))
-    freshness.tracked = False
+    generations.tracked = False
     with pytest.raises(DatabaseUnavailable):
         await strict.get("k", refusing)
-    assert await stale.get("k", refusing) == Remembered(("a",), at(1), stale=True)
+    assert await stale.get("k", refusing) == CachedValue(("a",), at(1), stale=True)
     with pytest.raises(DatabaseUnavailable):
         await stale.get("other", refusing)
     # what was known to be superseded is not served under the name of what came after
-    freshness.tracked = True
-    freshness.observe(Reading([], at(2), time.monotonic()))
-    freshness.tracked = False
+    generations.tracked = True
+    generations.observe(ReadResult([], at(2), time.monotonic()))
+    generations.tracked = False
     with pytest.raises(DatabaseUnavailable):
         await stale.get("k", refusing)
 
 
 async def test_what_is_of_another_database_or_time_is_dropped(make: MakeMemo) -> None:
-    freshness = known(5)
-    memo = make(freshness, serve_stale=True)
+    generations = known(5)
+    memo = make(generations, serve_stale=True)
     await memo.get("k", giving("a", generation=5))
-    freshness.observe(Reading([], at(3), time.monotonic()))
+    generations.observe(ReadResult([], at(3), time.monotonic()))
     assert (await memo.get("k", giving("b", generation=3))).value == ("b",)
-    freshness.observe(Reading([], at(5), time.monotonic()))
+    generations.observe(ReadResult([], at(5), time.monotonic()))
     assert (await memo.get("k", giving("c", generation=5))).value == ("c",)
 
 
 async def test_the_least_recently_used_goes_first() -> None:
-    freshness = known(1)
-    memo: Memo[Words] = Memo("words", freshness, tuple, max_entries=2)
+    generations = known(1)
+    memo: DataCache[Words] = DataCache("words", generations, tuple, max_entries=2)
     for key in ("a", "b", "a", "c"):
         await memo.get(key, giving(key))
-    assert memo.figures().entries == 2
-    assert memo.figures().evictions == 1
+    assert memo.stats().entries == 2
+    assert memo.stats().evictions == 1
     assert (await memo.get("a", refusing)).value == ("a",)
     assert (await memo.get("c", refusing)).value == ("c",)
     with pytest.raises(DatabaseUnavailable):
@@ -223,19 +223,19 @@ async def test_the_least_recently_used_goes_first() -> None:
 
 
 async def test_bytes_are_bounded_too() -> None:
-    memo: Memo[Words] = Memo("words", known(1), tuple, max_bytes=3_000)
+    memo: DataCache[Words] = DataCache("words", known(1), tuple, max_bytes=3_000)
     for number in range(20):
         await memo.get(str(number), giving("x" * 500))
-    figures = memo.figures()
-    assert figures.bytes is not None
-    assert 1_000 < figures.bytes <= 3_000
-    assert figures.entries + figures.evictions == 20
+    stats = memo.stats()
+    assert stats.bytes is not None
+    assert 1_000 < stats.bytes <= 3_000
+    assert stats.entries + stats.evictions == 20
     await memo.get("huge", giving("x" * 5_000))
-    assert memo.figures().bytes == memo.figures().entries == 0
+    assert memo.stats().bytes == memo.stats().entries == 0
 
 
 async def test_an_older_load_that_ends_later_does_not_put_out_a_newer_one() -> None:
-    memo: Memo[Words] = Memo("words", known(2), tuple)
+    memo: DataCache[Words] = DataCache("words", known(2), tuple)
     await memo.get("k", giving("new", generation=2))
     await memo._fill("k", giving("old", generation=1))  # noqa: SLF001 - how it ends is what matters
     assert (await memo.get("k", refusing)).value == ("new",)
@@ -246,7 +246,7 @@ async def two_servers(market_url: str, redis_url: str) -> AsyncIterator[list[Run
     """Two server processes' insides, that share a database and a Redis."""
     settings = Settings(database_url=market_url, cache_url=redis_url)
     async with open_runtime(settings) as one, open_runtime(settings) as other:
-        await asyncio.gather(one.freshness.confirmed(), other.freshness.confirmed())
+        await asyncio.gather(one.generations.confirmed(), other.generations.confirmed())
         yield [one, other]
 
 
@@ -260,15 +260,15 @@ async def test_servers_share_what_a_redis_remembers(two_servers: list[Runtime]) 
     answer = await other(TOP3)
     assert answer == {"data": {"universe": {"symbols": ["AAPL", "MSFT", "NVDA"]}}}
     assert answer.statements == []
-    figures = two_servers[1].universes.figures()
-    assert (figures.bytes, figures.hits, figures.misses) == (None, 1, 0)
+    stats = two_servers[1].universes.stats()
+    assert (stats.bytes, stats.hits, stats.misses) == (None, 1, 0)
 
 
 async def test_a_redis_keeps_keys_of_its_own_for_a_while_and_holds_no_answers(
     two_servers: list[Runtime], redis_url: str
 ) -> None:
     await asker(two_servers[0])(TOP3)
-    identity, generation = two_servers[0].freshness.identity, two_servers[0].freshness.generation
+    identity, generation = two_servers[0].generations.identity, two_servers[0].generations.generation
     async with redis.asyncio.from_url(redis_url) as client:
         assert generation
         key = f"stockgraph:universes:{identity}:{generation.groups}:9"
@@ -281,7 +281,7 @@ async def test_a_redis_keeps_keys_of_its_own_for_a_while_and_holds_no_answers(
 
 async def test_a_redis_that_is_away_only_costs_time(market_url: str) -> None:
     async with open_runtime(Settings(database_url=market_url, cache_url="redis://127.0.0.1:1/0")) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         for query in (TOP3, TOP3.replace("top3", "TOP3")):
             answer = await asker(runtime)(query)
             assert answer == {"data": {"universe": {"symbols": ["AAPL", "MSFT", "NVDA"]}}}
@@ -290,11 +290,11 @@ async def test_a_redis_that_is_away_only_costs_time(market_url: str) -> None:
 
 async def test_the_memo_can_be_off(market_url: str) -> None:
     async with open_runtime(Settings(database_url=market_url, memo="off")) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         for _ in range(2):
             assert (await asker(runtime)(TOP3)).statements == ["group_names", "group_symbols"]
             assert (await asker(runtime)(MEMBERS)).statements == ["groups_named", "members_by_weight"]
-        assert runtime.universes.figures().entries == runtime.columns.figures().entries == 0
+        assert runtime.universes.stats().entries == runtime.columns.stats().entries == 0
 
 
 async def test_a_stampede_on_a_universe_is_one_statement(live: Live) -> None:
@@ -305,17 +305,17 @@ async def test_a_stampede_on_a_universe_is_one_statement(live: Live) -> None:
 
 
 async def test_a_memo_goes_by_the_changes_of_its_family() -> None:
-    freshness = known(1)
-    groups: Memo[Words] = Memo("groups", freshness, tuple)
-    prices: Memo[Words] = Memo("prices", freshness, tuple, family="prices")
-    assert await groups.get("k", giving("a")) == Remembered(("a",), at(1))
-    assert await prices.get("k", giving("p")) == Remembered(("p",), at(1))
+    generations = known(1)
+    groups: DataCache[Words] = DataCache("groups", generations, tuple)
+    prices: DataCache[Words] = DataCache("prices", generations, tuple, family="prices")
+    assert await groups.get("k", giving("a")) == CachedValue(("a",), at(1))
+    assert await prices.get("k", giving("p")) == CachedValue(("p",), at(1))
     assert await prices.last("k") == ("p",)
-    freshness.observe(Reading([], Generation(1, 1), time.monotonic()))
-    assert await groups.get("k", refusing) == Remembered(("a",), Generation(1, 1))
+    generations.observe(ReadResult([], Generation(1, 1), time.monotonic()))
+    assert await groups.get("k", refusing) == CachedValue(("a",), Generation(1, 1))
     with pytest.raises(DatabaseUnavailable):
         await prices.get("k", refusing)
     # a new value may be made from it, until all that is kept is worth nothing
     assert await prices.last("k") == ("p",)
-    freshness.observe(Reading([], Generation(0, 1), time.monotonic()))
+    generations.observe(ReadResult([], Generation(0, 1), time.monotonic()))
     assert (await prices.last("k"), await groups.last("k")) == (None, None)

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from graph.app import open_runtime
-from graph.caching.generations import CONFIRMED_SECONDS, Freshness, ListenerMode
-from graph.postgres.database import Generation, Reading
+from graph.caching.generations import CONFIRMED_SECONDS, GenerationTracker, ListenerMode
+from graph.postgres.database import Generation, ReadResult
 from graph.postgres.ddl import make_tables
 from graph.settings import Settings
 
@@ -78,15 +78,18 @@ async def test_a_group_that_goes_is_unknown_within_a_second(live: Live) -> None:
 
 async def test_the_listening_connection_is_made_again_and_what_was_kept_is_dropped(live: Live) -> None:
     await top3(live)
-    epoch = live.runtime.freshness.epoch
+    epoch = live.runtime.generations.epoch
     await cut(live)
 
     async def made_again() -> bool:
-        return live.runtime.freshness.reconnects == 1 and live.runtime.freshness.known("groups") is not None
+        return (
+            live.runtime.generations.reconnects == 1
+            and live.runtime.generations.confirmed_generation("groups") is not None
+        )
 
     await seconds_until(made_again)
-    assert live.runtime.freshness.epoch > epoch
-    assert live.runtime.freshness.mode is ListenerMode.NOTIFY
+    assert live.runtime.generations.epoch > epoch
+    assert live.runtime.generations.mode is ListenerMode.NOTIFY
     assert (await live.ask(TOP3)).statements == ["group_names", "group_symbols"]
 
 
@@ -95,12 +98,12 @@ async def test_a_poll_sees_what_no_notification_told(live: Live) -> None:
     # the row of a change without its notification: as if that had been lost
     await live.writer.execute("ALTER TABLE group_memberships DISABLE TRIGGER data_change_delete")
     await live.writer.execute("ALTER TABLE group_memberships ENABLE ALWAYS TRIGGER data_change_delete")
-    before = live.runtime.freshness.generation
+    before = live.runtime.generations.generation
     assert before
     await live.writer.execute("INSERT INTO data_change (family, xid) VALUES ('groups', pg_current_xact_id())")
 
     async def seen() -> bool:
-        return live.runtime.freshness.known("groups") == Generation(before.groups + 1, before.prices)
+        return live.runtime.generations.confirmed_generation("groups") == Generation(before.groups + 1, before.prices)
 
     assert await seconds_until(seen) < 1
 
@@ -119,18 +122,18 @@ async def test_without_the_triggers_nothing_is_kept_and_init_brings_them_back(li
     await live.writer.execute(blindfold)
 
     async def off() -> bool:
-        return live.runtime.freshness.mode is ListenerMode.OFF
+        return live.runtime.generations.mode is ListenerMode.OFF
 
     await seconds_until(off)
-    hits = live.runtime.universes.figures().hits
+    hits = live.runtime.universes.stats().hits
     for symbol, expected in (("AMD", ["AAPL", "AMD", "MSFT", "NVDA"]), ("IBM", ["AAPL", "AMD", "IBM", "MSFT", "NVDA"])):
         await live.writer.execute("INSERT INTO group_memberships (group_id, symbol) VALUES (9, $1)", symbol)
         assert await top3(live) == expected
-    assert live.runtime.universes.figures().hits == hits
+    assert live.runtime.universes.stats().hits == hits
     await make_tables(live.writer)
 
     async def on() -> bool:
-        return live.runtime.freshness.mode is ListenerMode.NOTIFY
+        return live.runtime.generations.mode is ListenerMode.NOTIFY
 
     await seconds_until(on)
     assert await top3(live) == ["AAPL", "AMD", "IBM", "MSFT", "NVDA"]
@@ -212,7 +215,8 @@ async def test_a_late_commit_is_not_taken_for_seen(live: Live) -> None:
 
     async def soon() -> bool:
         return (
-            await top3(live) == ["AAPL", "MSFT", "NVDA", "SOON"] and live.runtime.freshness.known("groups") is not None
+            await top3(live) == ["AAPL", "MSFT", "NVDA", "SOON"]
+            and live.runtime.generations.confirmed_generation("groups") is not None
         )
 
     await seconds_until(soon)
@@ -253,8 +257,8 @@ class Meddled:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._database, name)
 
-    async def fetch(self, statement: str, *arguments: Any, **options: Any) -> Reading:
-        reading: Reading = await self._database.fetch(statement, *arguments, **options)
+    async def fetch(self, statement: str, *arguments: Any, **options: Any) -> ReadResult:
+        reading: ReadResult = await self._database.fetch(statement, *arguments, **options)
         await self._meddle(statement)
         return reading
 
@@ -332,7 +336,7 @@ async def test_old_data_are_served_in_an_outage_only_where_that_is_set_and_then_
     live: Live, outage: Callable[..., Awaitable[None]]
 ) -> None:
     async with open_runtime(Settings(database_url=live.url, outage="stale")) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         ask = asker(runtime)
         fresh = await ask(TOP3)
         assert "extensions" not in fresh
@@ -362,7 +366,10 @@ async def test_a_smaller_generation_drops_everything(live: Live) -> None:
     await live.writer.execute("UPDATE data_change SET weight = 0")
 
     async def rewound() -> bool:
-        return live.runtime.freshness.rewinds == 1 and live.runtime.freshness.known("groups") == (0, 0)
+        return live.runtime.generations.rewinds == 1 and live.runtime.generations.confirmed_generation("groups") == (
+            0,
+            0,
+        )
 
     await seconds_until(rewound)
     assert (await live.ask(TOP3)).statements == ["group_names", "group_symbols"]
@@ -377,7 +384,7 @@ async def test_rows_of_another_server_are_not_taken_for_changes_of_this_one(live
     )
 
     async def doubted() -> bool:
-        return live.runtime.freshness.mode is ListenerMode.OFF
+        return live.runtime.generations.mode is ListenerMode.OFF
 
     await seconds_until(doubted)
     assert await top3(live) == ["AAPL", "MSFT", "NVDA"]
@@ -388,7 +395,7 @@ async def test_rows_of_another_server_are_not_taken_for_changes_of_this_one(live
     )
 
     async def followed() -> bool:
-        return live.runtime.freshness.mode is ListenerMode.NOTIFY
+        return live.runtime.generations.mode is ListenerMode.NOTIFY
 
     await seconds_until(followed)
     await live.writer.execute("UPDATE group_memberships SET symbol = 'LAST' WHERE id = 27")
@@ -410,8 +417,8 @@ async def test_init_takes_in_the_rows_of_another_server(live: Live) -> None:
 
 async def test_an_answer_is_not_torn_where_tracking_comes_and_goes(live: Live) -> None:
     async def meddle(statement: str) -> None:
-        if statement == "groups_named" and live.runtime.freshness.tracked:
-            live.runtime.freshness.tracked = False  # as while the listening connection is made again
+        if statement == "groups_named" and live.runtime.generations.tracked:
+            live.runtime.generations.tracked = False  # as while the listening connection is made again
             await live.writer.execute("DELETE FROM group_memberships WHERE group_id = 2")
             await live.writer.execute("UPDATE definition_groups SET description = 'none left' WHERE id = 2")
 
@@ -439,42 +446,42 @@ async def test_tables_are_made_side_by_side_and_touched_only_where_something_is_
         await each.close()
 
 
-def reading(generation: int | None, sent: float) -> Reading:
-    return Reading([], None if generation is None else Generation(generation, 0), sent)
+def reading(generation: int | None, sent: float) -> ReadResult:
+    return ReadResult([], None if generation is None else Generation(generation, 0), sent)
 
 
 def test_what_is_known_lasts_for_a_moment() -> None:
-    freshness = Freshness()
-    assert freshness.known("groups") is None
-    freshness.tracked = True
-    freshness.observe(reading(7, time.monotonic()))
-    assert freshness.known("groups") == (7, 0)
-    freshness.observe(reading(8, time.monotonic() - CONFIRMED_SECONDS))
-    assert freshness.known("groups") is None
-    freshness.observe(reading(8, time.monotonic() - 0.1))
-    assert freshness.known("groups") == (8, 0)
+    generations = GenerationTracker()
+    assert generations.confirmed_generation("groups") is None
+    generations.tracked = True
+    generations.observe(reading(7, time.monotonic()))
+    assert generations.confirmed_generation("groups") == (7, 0)
+    generations.observe(reading(8, time.monotonic() - CONFIRMED_SECONDS))
+    assert generations.confirmed_generation("groups") is None
+    generations.observe(reading(8, time.monotonic() - 0.1))
+    assert generations.confirmed_generation("groups") == (8, 0)
     # an older snapshot that came late says nothing, even if it was sent after the one that told more
-    freshness.observe(reading(7, time.monotonic() - 0.05))
-    freshness.observe(reading(None, time.monotonic()))
-    assert (freshness.known("groups"), freshness.rewinds) == ((8, 0), 0)
-    freshness.observe(reading(3, time.monotonic()))
-    assert (freshness.known("groups"), freshness.rewinds, freshness.epoch) == ((3, 0), 1, 1)
-    freshness.tracked = False
-    assert freshness.known("groups") is None
+    generations.observe(reading(7, time.monotonic() - 0.05))
+    generations.observe(reading(None, time.monotonic()))
+    assert (generations.confirmed_generation("groups"), generations.rewinds) == ((8, 0), 0)
+    generations.observe(reading(3, time.monotonic()))
+    assert (generations.confirmed_generation("groups"), generations.rewinds, generations.epoch) == ((3, 0), 1, 1)
+    generations.tracked = False
+    assert generations.confirmed_generation("groups") is None
 
 
 def test_a_change_that_is_notified_makes_its_own_family_unknown() -> None:
-    freshness = Freshness()
-    freshness.tracked = True
-    freshness.observe(reading(7, time.monotonic()))
-    assert freshness.notify({"family": "prices", "xid": "1"})
-    assert (freshness.known("groups"), freshness.known("prices")) == ((7, 0), None)
-    freshness.observe(Reading([], Generation(7, 1), time.monotonic()))
-    assert (freshness.known("groups"), freshness.known("prices")) == ((7, 1), (7, 1))
-    assert freshness.notify({"family": "groups", "groups": [1]})
-    assert (freshness.known("groups"), freshness.known("prices")) == (None, (7, 1))
-    freshness.observe(reading(9, time.monotonic()))
-    assert not freshness.notify({"family": "something newer"})
-    assert freshness.known("groups") == freshness.known("prices") == (9, 0)
-    assert freshness.notify("what nobody understands")
-    assert (freshness.known("groups"), freshness.known("prices")) == (None, None)
+    generations = GenerationTracker()
+    generations.tracked = True
+    generations.observe(reading(7, time.monotonic()))
+    assert generations.notify({"family": "prices", "xid": "1"})
+    assert (generations.confirmed_generation("groups"), generations.confirmed_generation("prices")) == ((7, 0), None)
+    generations.observe(ReadResult([], Generation(7, 1), time.monotonic()))
+    assert (generations.confirmed_generation("groups"), generations.confirmed_generation("prices")) == ((7, 1), (7, 1))
+    assert generations.notify({"family": "groups", "groups": [1]})
+    assert (generations.confirmed_generation("groups"), generations.confirmed_generation("prices")) == (None, (7, 1))
+    generations.observe(reading(9, time.monotonic()))
+    assert not generations.notify({"family": "something newer"})
+    assert generations.confirmed_generation("groups") == generations.confirmed_generation("prices") == (9, 0)
+    assert generations.notify("what nobody understands")
+    assert (generations.confirmed_generation("groups"), generations.confirmed_generation("prices")) == (None, None)

@@ -20,11 +20,11 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from graph.app import open_runtime
-from graph.caching.generations import CONFIRMED_SECONDS, Freshness
-from graph.caching.response_cache import Answers, Moment
+from graph.caching.generations import CONFIRMED_SECONDS, GenerationTracker
+from graph.caching.response_cache import ResponseCache, Validity
 from graph.execution.operation import Operation, Runtime
 from graph.http.endpoint import GraphQLEndpoint
-from graph.postgres.database import Database, Generation, Reading
+from graph.postgres.database import Database, Generation, ReadResult
 from graph.settings import Settings
 
 TOP3 = '{ universe(key: "top3") { symbols } }'
@@ -60,7 +60,7 @@ class Site:
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Site]:
     async with open_runtime(Settings(database_url=url)) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         endpoint = GraphQLEndpoint(SCHEMA, lambda: site.operation(), HTMLResponse, lambda: runtime.answers)  # noqa: PLW0108 - it is yet to come
         transport = httpx2.ASGITransport(app=Starlette(routes=[Route("/graphql", endpoint)]))
         async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
@@ -80,8 +80,8 @@ async def test_what_is_asked_again_is_answered_with_the_same_bytes(site: Site) -
     again = await site.post(HOLDERS, symbol="AAPL")
     assert (again.status_code, again.content, again.headers) == (200, first.content, first.headers)
     assert [operation.statements for operation in site.operations] == [["stocks", "stock_memberships"]]
-    figures = site.runtime.answers.figures()
-    assert (figures.entries, figures.hits, figures.misses, figures.evictions) == (1, 1, 1, 0)
+    stats = site.runtime.answers.stats()
+    assert (stats.entries, stats.hits, stats.misses, stats.evictions) == (1, 1, 1, 0)
 
 
 async def test_another_question_has_another_answer(site: Site) -> None:
@@ -155,7 +155,7 @@ async def test_a_change_of_prices_leaves_answers_that_read_none(site: Site) -> N
 async def test_errors_and_the_status_are_never_kept(site: Site, query: str) -> None:
     for _ in range(2):
         await site.ask(query)
-    assert site.runtime.answers.figures().entries == 0
+    assert site.runtime.answers.stats().entries == 0
 
 
 async def test_where_nothing_is_recorded_nothing_is_kept(databases: Databases, priced_template: str) -> None:
@@ -166,7 +166,7 @@ async def test_where_nothing_is_recorded_nothing_is_kept(databases: Databases, p
     async with opened(url) as site:
         for _ in range(2):
             assert (await site.ask(TOP3))[1] is False
-        assert site.runtime.answers.figures().entries == 0
+        assert site.runtime.answers.stats().entries == 0
 
 
 async def test_what_rests_on_the_day_ends_with_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +250,7 @@ async def test_what_was_read_before_everything_became_worthless_is_read_again(
     epochs: list[int] = []
 
     async def slow(self: Database, statement: str, *arguments: Any, **options: Any) -> Any:
-        epoch = site.runtime.freshness.epoch
+        epoch = site.runtime.generations.epoch
         reading = await read(self, statement, *arguments, **options)
         if statement == "group_symbols":
             epochs.append(epoch)
@@ -261,13 +261,13 @@ async def test_what_was_read_before_everything_became_worthless_is_read_again(
     monkeypatch.setattr(Database, "fetch", slow)
     asked = asyncio.create_task(site.ask(TOP3))
     await gone.wait()
-    site.runtime.freshness.epoch += 1
+    site.runtime.generations.epoch += 1
     await site.ask(HOLDERS, symbol="AAPL")
-    assert site.runtime.answers.figures().entries == 1
+    assert site.runtime.answers.stats().entries == 1
     going.set()
     await asked
     assert epochs == [epochs[0], epochs[0] + 1]
-    assert site.runtime.answers.figures().entries == 2
+    assert site.runtime.answers.stats().entries == 2
 
 
 async def test_a_client_that_is_gone_when_it_is_answered_is_no_error_of_ours(
@@ -297,46 +297,46 @@ async def test_a_client_that_is_gone_when_it_is_answered_is_no_error_of_ours(
     assert (sent, caplog.records) == (["http.response.start", "http.response.body"] * 2, [])
 
 
-def answers(changes: int = 1, **bounds: int) -> tuple[Answers, Freshness]:
-    """Answers over a freshness that knows a generation."""
-    freshness = Freshness()
-    freshness.tracked = True
-    freshness.observe(Reading([], Generation(changes, 0), time.monotonic()))
-    return Answers(freshness, **bounds), freshness
+def answers(changes: int = 1, **bounds: int) -> tuple[ResponseCache, GenerationTracker]:
+    """ResponseCache over a freshness that knows a generation."""
+    generations = GenerationTracker()
+    generations.tracked = True
+    generations.observe(ReadResult([], Generation(changes, 0), time.monotonic()))
+    return ResponseCache(generations, **bounds), generations
 
 
 def test_the_least_recently_used_goes_when_there_is_no_room() -> None:
     kept, _ = answers(max_bytes=11_000)
     keys = [kept.key(b"POST", str(number).encode()) for number in range(4)]
     for key in keys[:3]:
-        assert kept.keep(key, b"x" * 1_000, Moment({"groups": 1}, None, 0))
+        assert kept.keep(key, b"x" * 1_000, Validity({"groups": 1}, None, 0))
     assert kept.get(keys[0])
-    kept.keep(keys[3], b"x" * 1_000, Moment({"groups": 1}, None, 0))
+    kept.keep(keys[3], b"x" * 1_000, Validity({"groups": 1}, None, 0))
     assert [bool(kept.get(key)) for key in keys] == [True, False, True, True]
-    figures = kept.figures()
-    assert (figures.entries, figures.bytes, figures.evictions) == (3, 10_500, 1)
+    stats = kept.stats()
+    assert (stats.entries, stats.bytes, stats.evictions) == (3, 10_500, 1)
     # the same again takes no more room
-    kept.keep(keys[3], b"y" * 1_000, Moment({"groups": 1}, None, 0))
-    assert kept.figures().bytes == 10_500
-    assert kept.keep(keys[1], b"x" * 5_000_000, Moment({"groups": 1}, None, 0)) is None
+    kept.keep(keys[3], b"y" * 1_000, Validity({"groups": 1}, None, 0))
+    assert kept.stats().bytes == 10_500
+    assert kept.keep(keys[1], b"x" * 5_000_000, Validity({"groups": 1}, None, 0)) is None
 
 
 def test_an_answer_holds_under_its_generation_alone() -> None:
-    kept, freshness = answers()
+    kept, generations = answers()
     key = kept.key(b"POST", b"{}")
-    kept.keep(key, b"old", Moment({"groups": 1}, None, 0))
+    kept.keep(key, b"old", Validity({"groups": 1}, None, 0))
     assert kept.get(key)
-    freshness.observe(Reading([], Generation(1, 7), time.monotonic()))
+    generations.observe(ReadResult([], Generation(1, 7), time.monotonic()))
     assert kept.get(key)
-    freshness.notify({"family": "groups"})
+    generations.notify({"family": "groups"})
     assert kept.get(key) is None
-    freshness.observe(Reading([], Generation(1, 7), time.monotonic()))
+    generations.observe(ReadResult([], Generation(1, 7), time.monotonic()))
     assert kept.get(key)
-    freshness.observe(Reading([], Generation(2, 7), time.monotonic() - CONFIRMED_SECONDS))
+    generations.observe(ReadResult([], Generation(2, 7), time.monotonic() - CONFIRMED_SECONDS))
     assert kept.get(key) is None
     # another database, or an older state of this one
-    freshness.observe(Reading([], Generation(1, 0), time.monotonic()))
-    assert (kept.get(key), kept.figures().entries) == (None, 0)
+    generations.observe(ReadResult([], Generation(1, 0), time.monotonic()))
+    assert (kept.get(key), kept.stats().entries) == (None, 0)
 
 
 def test_keys_differ_by_kind_request_and_process() -> None:
@@ -368,7 +368,11 @@ async def test_after_a_second_every_answer_is_what_the_database_says(site: Site,
         )
 
         async def known(now: Any = tuple(counted)) -> bool:
-            return site.runtime.freshness.known("groups") == site.runtime.freshness.known("prices") == now
+            return (
+                site.runtime.generations.confirmed_generation("groups")
+                == site.runtime.generations.confirmed_generation("prices")
+                == now
+            )
 
         await seconds_until(known)
         answer, _ = await site.ask(step)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from conftest import SCHEMA, Live, seconds_until
 
-from graph.caching.generations import Freshness
+from graph.caching.generations import GenerationTracker
 from graph.execution import executor as execution
 from graph.execution import operation as context
-from graph.execution.columns import Columns, Root
+from graph.execution.columns import ColumnCache, ColumnCacheRoot
 from graph.execution.operation import Operation
-from graph.postgres.database import Generation, Reading
+from graph.postgres.database import Generation, ReadResult
 
 MEMBERS = '{ group(name: "TECH") { members { nodes { symbol weight } } } }'
 NESTED = '{ group(name: "BIG") { members { nodes { symbol group { members { nodes { symbol group { members { nodes { weight } } } } } } } } } }'
@@ -30,10 +30,10 @@ async def test_a_query_reads_only_what_no_query_before_has_read(live: Live) -> N
     assert sorted(other.statements) == ["member_counts", "stock_details", "stock_memberships"]
     # another key, though the same group
     assert (await live.ask('{ group(name: "tech") { name } }')).statements == ["groups_named"]
-    figures = live.runtime.columns.figures()
-    assert (figures.entries, figures.misses, figures.evictions) == (2, 2, 0)
-    assert figures.bytes
-    assert figures.bytes > 1_000
+    stats = live.runtime.columns.stats()
+    assert (stats.entries, stats.misses, stats.evictions) == (2, 2, 0)
+    assert stats.bytes
+    assert stats.bytes > 1_000
 
 
 async def test_a_change_is_in_the_next_answer_of_who_has_heard_of_it(live: Live) -> None:
@@ -60,18 +60,18 @@ async def test_what_rests_on_more_than_the_groups_is_read_each_time(live: Live) 
         '{ breadth(universe: "TECH") { members } }',
     ):
         await live.ask(query)
-        kept = live.runtime.columns.figures().entries
-        assert SCHEMA.at_once(query, None, None, Operation(live.runtime)) is None
+        kept = live.runtime.columns.stats().entries
+        assert SCHEMA.execute_from_cache(query, None, None, Operation(live.runtime)) is None
         await live.ask(query)
-        assert live.runtime.columns.figures().entries == kept
+        assert live.runtime.columns.stats().entries == kept
 
 
 async def test_where_nothing_is_recorded_nothing_is_kept(live: Live) -> None:
     await live.writer.execute("ALTER TABLE symbols DISABLE TRIGGER ALL")
-    await seconds_until(lambda: _holds(not live.runtime.freshness.tracked))
+    await seconds_until(lambda: _holds(not live.runtime.generations.tracked))
     for _ in range(2):
         assert (await live.ask(MEMBERS)).statements == ["groups_named", "members_by_weight"]
-    assert live.runtime.columns.figures().entries == 0
+    assert live.runtime.columns.stats().entries == 0
 
 
 async def _holds(what: object) -> bool:
@@ -85,7 +85,7 @@ async def test_a_column_that_many_ask_for_is_read_once_also_where_the_first_of_t
     fetch = live.runtime.database.fetch
     sent: list[str] = []
 
-    async def slowly(statement: str, *arguments: Any, **options: Any) -> Reading:
+    async def slowly(statement: str, *arguments: Any, **options: Any) -> ReadResult:
         if statement != "tracking":
             sent.append(statement)
             under_way.set()
@@ -131,7 +131,7 @@ async def test_objects_count_as_often_as_they_are_in_the_answer(
 async def test_what_was_not_used_for_longest_is_put_out(live: Live) -> None:
     queries = [f'{{ stock(symbol: "{symbol}") {{ name groups {{ name }} }} }}' for symbol in ("AAPL", "MSFT", "NVDA")]
     await live.ask(queries[0])
-    size = live.runtime.columns.figures().bytes
+    size = live.runtime.columns.stats().bytes
     assert size
     live.runtime.columns.clear()
     live.runtime.columns._max_bytes = size * 5 // 2  # noqa: SLF001 - no setting is worth it
@@ -139,10 +139,10 @@ async def test_what_was_not_used_for_longest_is_put_out(live: Live) -> None:
         await live.ask(query)
     again = [(await live.ask(query)).statements for query in (queries[0], queries[2], queries[1])]
     assert again == [[], [], ["stocks", "stock_memberships"]]
-    assert live.runtime.columns.figures().evictions == 2
-    figures = live.runtime.columns.figures()
-    assert figures.bytes
-    assert figures.bytes <= size * 5 // 2
+    assert live.runtime.columns.stats().evictions == 2
+    stats = live.runtime.columns.stats()
+    assert stats.bytes
+    assert stats.bytes <= size * 5 // 2
 
 
 async def test_a_field_with_arguments_of_any_length_is_not_kept(live: Live) -> None:
@@ -152,13 +152,13 @@ async def test_a_field_with_arguments_of_any_length_is_not_kept(live: Live) -> N
         )
         assert answer == {"data": {"search": []}}
         assert answer.statements == ["search_hits"]
-    assert live.runtime.columns.figures().entries == 0
+    assert live.runtime.columns.stats().entries == 0
 
 
 async def test_what_a_generation_kept_goes_with_it_and_needs_no_collector(live: Live) -> None:
     await live.ask(MEMBERS)
     root = live.runtime.columns.root()
-    assert isinstance(root, Root)
+    assert isinstance(root, ColumnCacheRoot)
     old = weakref.ref(root)
     del root
     gc.disable()
@@ -172,25 +172,25 @@ async def test_what_a_generation_kept_goes_with_it_and_needs_no_collector(live: 
 
 
 def test_a_root_is_of_one_generation_of_one_database() -> None:
-    freshness = Freshness()
-    freshness.tracked = True
-    kept = Columns(freshness)
+    generations = GenerationTracker()
+    generations.tracked = True
+    kept = ColumnCache(generations)
     assert kept.root() is None
-    freshness.observe(Reading([], Generation(1, 0), time.monotonic()))
+    generations.observe(ReadResult([], Generation(1, 0), time.monotonic()))
     first = kept.root()
-    assert isinstance(first, Root)
-    freshness.notify({"family": "prices"})
-    freshness.observe(Reading([], Generation(1, 1), time.monotonic()))
+    assert isinstance(first, ColumnCacheRoot)
+    generations.notify({"family": "prices"})
+    generations.observe(ReadResult([], Generation(1, 1), time.monotonic()))
     assert kept.root() is first
-    freshness.notify({"family": "groups"})
+    generations.notify({"family": "groups"})
     assert kept.root() is None
-    freshness.observe(Reading([], Generation(2, 1), time.monotonic()))
+    generations.observe(ReadResult([], Generation(2, 1), time.monotonic()))
     second = kept.root()
     assert second is not first
     # another database, which comes to as many changes
-    freshness.observe(Reading([], Generation(0, 0), time.monotonic()))
-    freshness.observe(Reading([], Generation(2, 1), time.monotonic()))
+    generations.observe(ReadResult([], Generation(0, 0), time.monotonic()))
+    generations.observe(ReadResult([], Generation(2, 1), time.monotonic()))
     assert kept.root() is not first
     assert kept.root() is not second
-    freshness.observe(Reading([], Generation(2, 1), time.monotonic() - 1))
+    generations.observe(ReadResult([], Generation(2, 1), time.monotonic() - 1))
     assert kept.root() is not None

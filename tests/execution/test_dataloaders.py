@@ -14,11 +14,11 @@ from conftest import Live, asker, seconds_until
 from graph.app import open_runtime
 from graph.errors import DatabaseUnavailable, InvalidArgument
 from graph.execution import dataloaders as batches
-from graph.execution.columns import Records
-from graph.execution.dataloaders import Batches, Question
+from graph.execution.columns import LazyObjects
+from graph.execution.dataloaders import BatchQueue, DataLoader
 from graph.execution.operation import Operation, Runtime
 from graph.postgres import database as database_module
-from graph.postgres.database import POOL_SIZE, Database, Reading
+from graph.postgres.database import POOL_SIZE, Database, ReadResult
 from graph.settings import Settings
 
 HOLDERS = "query ($symbol: String!) { stock(symbol: $symbol) { memberships(type: ETF) { weight group { name } } } }"
@@ -33,13 +33,13 @@ class Wire:
         self.answers: list[asyncio.Future[list[Any]]] = []
         self.under_way = asyncio.Condition()
 
-    async def read(self, statement: str, *arguments: Any, **_: Any) -> Reading:
+    async def read(self, statement: str, *arguments: Any, **_: Any) -> ReadResult:
         async with self.under_way:
             self.sent.append((statement, *arguments))
             self.answers.append(asyncio.get_running_loop().create_future())
             answer = self.answers[-1]
             self.under_way.notify_all()
-        return Reading(await answer, None, 0)
+        return ReadResult(await answer, None, 0)
 
     async def statements(self, count: int) -> None:
         async with asyncio.timeout(10), self.under_way:
@@ -53,7 +53,7 @@ def rows(*values: str) -> list[Any]:
 @asynccontextmanager
 async def nothing_kept(url: str) -> AsyncIterator[Runtime]:
     async with open_runtime(Settings(database_url=url, memo="off")) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         yield runtime
 
 
@@ -63,7 +63,7 @@ async def test_operations_that_come_together_are_answered_by_one_statement_for_e
     sent: list[str] = []
     fetch = Database.fetch
 
-    async def noting(self: Database, statement: str, *arguments: Any, **options: Any) -> Reading:
+    async def noting(self: Database, statement: str, *arguments: Any, **options: Any) -> ReadResult:
         sent.append(statement)
         return await fetch(self, statement, *arguments, **options)
 
@@ -107,7 +107,7 @@ async def test_an_outage_costs_no_more_statements_than_there_are_questions(
     async with nothing_kept(market_url) as runtime:
         sent: list[str] = []
 
-        async def fail(statement: str, *_: Any, **__: Any) -> Reading:
+        async def fail(statement: str, *_: Any, **__: Any) -> ReadResult:
             sent.append(statement)
             raise DatabaseUnavailable("gone")
 
@@ -124,14 +124,14 @@ async def test_an_outage_costs_no_more_statements_than_there_are_questions(
 
 async def test_who_asks_after_a_statement_was_sent_gets_another() -> None:
     wire = Wire()
-    question, shared = Question("stocks"), Batches(wire.read)
-    first = shared.join(question, [("AAPL",)])
-    assert shared.join(question, [("MSFT",), ("AAPL",)]) is first
-    first.enter("somebody")
+    question, shared = DataLoader("stocks"), BatchQueue(wire.read)
+    first = shared.enqueue(question, [("AAPL",)])
+    assert shared.enqueue(question, [("MSFT",), ("AAPL",)]) is first
+    first.subscribe("somebody")
     await wire.statements(1)
-    second = shared.join(question, [("AAPL",)])
+    second = shared.enqueue(question, [("AAPL",)])
     assert second is not first
-    second.enter("somebody")
+    second.subscribe("somebody")
     await wire.statements(2)
     wire.answers[1].set_result(rows("later"))
     wire.answers[0].set_result(rows("earlier", "other"))
@@ -144,33 +144,33 @@ async def test_who_asks_after_a_statement_was_sent_gets_another() -> None:
 async def test_keys_of_several_batches_are_of_all_their_generations(live: Live) -> None:
     operation = Operation(live.runtime)
     async with operation.attempt(snapshot=False):
-        first, both, again = operation.part(), operation.part(), operation.part()
+        first, both, again = operation.fork(), operation.fork(), operation.fork()
         before = await first.every("member_counts", [(1,)])
         await live.writer.execute("UPDATE definition_groups SET description = 'other' WHERE id = 1")
         found = await both.every("member_counts", [(1,), (2,)])
-        assert (found[:1], len(first.source.seen), len(both.source.seen)) == (before, 1, 2)
+        assert (found[:1], len(first.dependencies.seen), len(both.dependencies.seen)) == (before, 1, 2)
         await again.every("member_counts", [(2,), (1,)])
-        assert again.source.seen == both.source.seen
-        operation.absorb(both.source)
+        assert again.dependencies.seen == both.dependencies.seen
+        operation.merge(both.dependencies)
         assert not operation.agrees
 
 
 async def test_questions_of_other_arguments_or_too_many_keys_go_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "MAX_KEYS", 3)
     wire = Wire()
-    shared = Batches(wire.read)
+    shared = BatchQueue(wire.read)
     asked = [
-        shared.join(Question("stock_memberships", same=("DEFAULT",)), [("A",), ("B",)]),
-        shared.join(Question("stock_memberships", same=("TEST",)), [("A",)]),
-        shared.join(Question("stock_memberships", same=("DEFAULT",)), [("C",), ("D",)]),
-        shared.join(Question("stock_memberships", same=("DEFAULT",)), [("E",)]),
+        shared.enqueue(DataLoader("stock_memberships", shared_args=("DEFAULT",)), [("A",), ("B",)]),
+        shared.enqueue(DataLoader("stock_memberships", shared_args=("TEST",)), [("A",)]),
+        shared.enqueue(DataLoader("stock_memberships", shared_args=("DEFAULT",)), [("C",), ("D",)]),
+        shared.enqueue(DataLoader("stock_memberships", shared_args=("DEFAULT",)), [("E",)]),
         # who asks only for what is asked for already joins
-        shared.join(Question("stock_memberships", same=("DEFAULT",)), [("E",), ("C",)]),
-        shared.join(Question("stocks"), [("A",), ("B",), ("C",), ("D",)]),
-        shared.join(Question("stocks"), [("B",), ("D",)]),
+        shared.enqueue(DataLoader("stock_memberships", shared_args=("DEFAULT",)), [("E",), ("C",)]),
+        shared.enqueue(DataLoader("stocks"), [("A",), ("B",), ("C",), ("D",)]),
+        shared.enqueue(DataLoader("stocks"), [("B",), ("D",)]),
     ]
     for batch in asked:
-        batch.enter("somebody")
+        batch.subscribe("somebody")
     await wire.statements(4)
     assert sorted(wire.sent) == [
         ("stock_memberships", ["A"], "TEST"),
@@ -186,25 +186,25 @@ async def test_questions_of_other_arguments_or_too_many_keys_go_apart(monkeypatc
 
 async def test_a_statement_goes_on_while_anybody_has_use_for_it_and_no_longer() -> None:
     wire = Wire()
-    question, shared = Question("stocks"), Batches(wire.read)
-    batch = shared.join(question, [("AAPL",)])
-    assert [batch.enter(asker) for asker in ("one", "other", "one")] == [True, True, False]
+    question, shared = DataLoader("stocks"), BatchQueue(wire.read)
+    batch = shared.enqueue(question, [("AAPL",)])
+    assert [batch.subscribe(asker) for asker in ("one", "other", "one")] == [True, True, False]
     await wire.statements(1)
-    batch.leave("one")
+    batch.unsubscribe("one")
     await asyncio.sleep(0)
     assert not wire.answers[0].cancelled()
-    batch.leave("other")
+    batch.unsubscribe("other")
     await asyncio.wait([batch.answers])
     assert wire.answers[0].cancelled()
     # what nobody has use for is not sent; who joins then is answered
-    nobodys = shared.join(question, [("MSFT",)])
-    nobodys.enter("one")
-    nobodys.leave("one")
+    nobodys = shared.enqueue(question, [("MSFT",)])
+    nobodys.subscribe("one")
+    nobodys.unsubscribe("one")
     await asyncio.wait([nobodys.answers])
-    joined = shared.join(question, [("NVDA",)])
-    joined.enter("one")
-    joined.leave("one")
-    joined.enter("other")
+    joined = shared.enqueue(question, [("NVDA",)])
+    joined.subscribe("one")
+    joined.unsubscribe("one")
+    joined.subscribe("other")
     await wire.statements(2)
     wire.answers[1].set_result(rows("there"))
     assert await joined.answers == ({("NVDA",): rows("there")}, None)
@@ -215,7 +215,7 @@ async def test_a_client_that_goes_takes_no_statement_from_others(live: Live, mon
     under_way, let_go = asyncio.Event(), asyncio.Event()
     fetch = live.runtime.database.fetch
 
-    async def slowly(statement: str, *arguments: Any, **options: Any) -> Reading:
+    async def slowly(statement: str, *arguments: Any, **options: Any) -> ReadResult:
         if statement == "stock_memberships":
             under_way.set()
             await let_go.wait()
@@ -275,13 +275,13 @@ async def test_connections_stay_at_hand_unless_they_were_ended(live: Live) -> No
     database = live.runtime.database
 
     async def process() -> int:
-        assert (await database.fetch("tracking", stamped=False)).rows
-        return database._at_hand[-1].get_server_pid()  # noqa: SLF001
+        assert (await database.fetch("tracking", with_generation=False)).rows
+        return database._idle[-1].get_server_pid()  # noqa: SLF001
 
     first = await process()
     assert await process() == first
     ended = asyncio.Event()
-    database._at_hand[-1].add_termination_listener(lambda _: ended.set())  # noqa: SLF001
+    database._idle[-1].add_termination_listener(lambda _: ended.set())  # noqa: SLF001
     await live.writer.execute(f"SELECT pg_terminate_backend({first})")
     async with asyncio.timeout(15):
         await ended.wait()
@@ -289,13 +289,13 @@ async def test_connections_stay_at_hand_unless_they_were_ended(live: Live) -> No
 
 
 async def test_connections_that_are_not_used_go_back_to_the_pool(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database_module, "AT_HAND_SECONDS", 0.05)
+    monkeypatch.setattr(database_module, "IDLE_SECONDS", 0.05)
     database = live.runtime.database
-    await asyncio.gather(*(database.fetch("tracking", stamped=False) for _ in range(8)))
+    await asyncio.gather(*(database.fetch("tracking", with_generation=False) for _ in range(8)))
     pool = database._pool  # noqa: SLF001
     assert pool
     await seconds_until(lambda: _holds(pool.get_idle_size() == pool.get_size() == 8))
-    assert database._at_hand == []  # noqa: SLF001
+    assert database._idle == []  # noqa: SLF001
 
 
 async def _holds(what: object) -> bool:
@@ -307,12 +307,12 @@ async def test_all_connections_of_the_pool_are_used_and_none_is_lost(live: Live)
     database = live.runtime.database
 
     async def read(name: str) -> list[str]:
-        reading = await database.fetch("stocks", [name], ["DEFAULT"], stamped=True)
+        reading = await database.fetch("stocks", [name], ["DEFAULT"], with_generation=True)
         return [row["symbol"] for row in reading.rows]
 
     async def fail() -> None:
         with pytest.raises(asyncpg.DataError):
-            await database.fetch("stocks", [1], ["DEFAULT"], stamped=True)
+            await database.fetch("stocks", [1], ["DEFAULT"], with_generation=True)
 
     for _ in range(5):
         async with asyncio.timeout(30):
@@ -336,9 +336,9 @@ class Made:
 
 def test_records_are_made_of_their_columns_only_when_asked_for() -> None:
     Made.count = 0
-    first = Records(Made, {"symbol": ["A", "B", "C"], "weight": [0.5, None, 0.1]}, group="X")
-    other = Records(Made, {"symbol": ["D"], "weight": [0.2]}, group="Y")
-    joined = Records.joined([first[:2], Records(Made, {"symbol": [], "weight": []}, group="Z"), other])
+    first = LazyObjects(Made, {"symbol": ["A", "B", "C"], "weight": [0.5, None, 0.1]}, group="X")
+    other = LazyObjects(Made, {"symbol": ["D"], "weight": [0.2]}, group="Y")
+    joined = LazyObjects.joined([first[:2], LazyObjects(Made, {"symbol": [], "weight": []}, group="Z"), other])
     assert (len(first), len(joined)) == (3, 3)
     assert [joined.values(name) for name in joined.attributes] == [["A", "B", "D"], [0.5, None, 0.2], ["X", "X", "Y"]]
     assert first.values("group") == ["X"] * 3

@@ -22,11 +22,11 @@ from strawberry.types import ExecutionResult
 
 from graph.app import open_runtime
 from graph.errors import DatabaseUnavailable
-from graph.execution.columns import Column, Links, Lists, Objects, Source
-from graph.execution.executor import ColumnExecutor, _Run
+from graph.execution.columns import Column, Dependencies, ListColumn, ObjectColumn, ObjectSet
+from graph.execution.executor import ColumnExecutor, PlanExecution
 from graph.execution.limits import code_errors
 from graph.execution.operation import Operation, Runtime
-from graph.execution.plans import Plan, batched
+from graph.execution.plans import Plan, batch_field
 from graph.settings import Settings
 
 AT_ONCE = 5
@@ -41,7 +41,7 @@ class Alone:
     """The context of a schema that reads no database."""
 
     root = None
-    source = Source()
+    source = Dependencies()
     objects = 0
     each = ()
     alone = False
@@ -49,7 +49,7 @@ class Alone:
     def part(self) -> "Alone":
         return self
 
-    def absorb(self, _: Source, __: int | None = None) -> None: ...
+    def merge(self, _: Dependencies, __: int | None = None) -> None: ...
 
 
 async def answer(
@@ -114,22 +114,24 @@ async def test_generated_queries_have_the_answers_of_the_standard_executor(
     rng = random.Random(int(os.environ.get("TEST_SEED", "7")))
     seen: Counter[str] = Counter()
     over_several: set[tuple[str, str]] = set()
-    make_rows = _Run._rows  # noqa: SLF001 - nothing else tells what was executed by columns
+    make_rows = PlanExecution._rows  # noqa: SLF001 - nothing else tells what was executed by columns
 
-    def noting(run: _Run, plan: Plan, objects: Objects, times: list[int] | None = None) -> list[dict[str, Any]]:
+    def noting(
+        run: PlanExecution, plan: Plan, objects: ObjectSet, times: list[int] | None = None
+    ) -> list[dict[str, Any]]:
         if len(objects) > 1:
             over_several.update((plan.type, field.attribute) for field in plan.fields if field)
         return make_rows(run, plan, objects, times)
 
-    monkeypatch.setattr(_Run, "_rows", noting)
+    monkeypatch.setattr(PlanExecution, "_rows", noting)
     url = await databases.make(priced_template)
     together: list[tuple[Query, Any]] = []
     async with (
         open_runtime(Settings(database_url=url)) as runtime,
         open_runtime(Settings(database_url=url, memo="off")) as bare,
     ):
-        await runtime.freshness.confirmed()
-        await bare.freshness.confirmed()
+        await runtime.generations.confirmed()
+        await bare.generations.confirmed()
         for _ in range(QUERIES):
             query = Maker(rng).query()
             ours, errors, objects = await answer(runtime, *query)
@@ -142,7 +144,7 @@ async def test_generated_queries_have_the_answers_of_the_standard_executor(
                 assert objects == standard_objects or (objects > standard_objects and "relative" in query.text), query
                 assert await answer(runtime, *query) == (ours, errors, objects), query
                 operation = Operation(runtime)
-                kept = SCHEMA.at_once(query.text, query.variables, None, operation)
+                kept = SCHEMA.execute_from_cache(query.text, query.variables, None, operation)
                 assert kept is None or (kept, operation.objects) == (ours, objects), query
                 seen["kept"] += kept is not None
                 together.append((query, (ours, errors, objects)))
@@ -193,7 +195,7 @@ class Other(Named):
 
 
 @strawberry.type
-class Branch:
+class ColumnCacheEntry:
     leaf: Leaf
     maybe: Leaf | None
     named: Named
@@ -257,8 +259,8 @@ async def test_unusual_rows_are_completed_by_the_standard_rules(case: str, selec
             return items
 
         @strawberry.field
-        def branches(self) -> list[Branch] | None:
-            return [Branch(leaf=each, maybe=each, named=each, tags=("x", "y")) for each in items]  # type: ignore[arg-type]
+        def branches(self) -> list[ColumnCacheEntry] | None:
+            return [ColumnCacheEntry(leaf=each, maybe=each, named=each, tags=("x", "y")) for each in items]  # type: ignore[arg-type]
 
     field = "nullable" if nullable else "strict"
     for query in (
@@ -280,7 +282,7 @@ async def test_a_key_is_sent_once_whether_it_is_answered_under_way_or_an_error(
     databases: Databases, priced_template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         operation = Operation(runtime)
         fetch, sent = runtime.database.fetch, asyncio.Event()
 
@@ -325,7 +327,7 @@ async def test_what_aliases_have_below_them_is_asked_for_at_the_same_time(
     query = '{ a: group(name: "BIG") { memberCount } b: group(name: "BIG") { totalWeight metadata } }'
     url = await databases.make(priced_template)
     async with open_runtime(Settings(database_url=url, memo=memo)) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         fetch, sent, all_sent = runtime.database.fetch, set[str](), asyncio.Event()
 
         async def held_back(statement: str, *arguments: Any, **options: Any) -> Any:
@@ -344,7 +346,7 @@ async def test_what_aliases_have_below_them_is_asked_for_at_the_same_time(
 
 async def test_a_list_of_empty_lists_stays_a_column(databases: Databases, priced_template: str) -> None:
     async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         for query, nothing in (
             ('{ group(name: "BIG") { members(first: 0) { nodes { rank stock { name sector { name } } } } } }', "group"),
             ('{ universe(key: "BIG - BIG") { stocks { nodes { symbol name sector { name } } } } }', "universe"),
@@ -353,7 +355,7 @@ async def test_a_list_of_empty_lists_stays_a_column(databases: Databases, priced
                 data, errors, _ = await answer(runtime, query)
                 assert errors == set()
                 assert rows(data[nothing]) == 0
-            assert SCHEMA.at_once(query, None, None, Operation(runtime)) == data
+            assert SCHEMA.execute_from_cache(query, None, None, Operation(runtime)) == data
         query = '{ stocks(symbols: ["AAPL", "MSFT"]) { symbol groups(type: SEGMENT) { name memberCount } } }'
         data, errors, objects = await answer(runtime, query)
         assert data == {"stocks": [{"symbol": "AAPL", "groups": []}, {"symbol": "MSFT", "groups": []}]}
@@ -376,7 +378,7 @@ async def test_batch_forms_give_what_their_fields_give(
     databases: Databases, priced_template: str, variables: dict[str, Any]
 ) -> None:
     async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         ours = await answer(runtime, ALIKE, variables)
         assert ours == await standard_answer(runtime, ALIKE, variables)
         assert ours[1] == set()
@@ -393,7 +395,7 @@ class Number:
             raise ValueError(f"{self.value} is odd")
         return self.value // 2
 
-    @batched(half)
+    @batch_field(half)
     @staticmethod
     async def _halves(numbers: list["Number"], _: Any) -> list[int]:
         return [await number.half() for number in numbers]
@@ -402,7 +404,7 @@ class Number:
     async def many(self) -> "list[Number]":
         return [Number(value=number) for number in range(self.value)]
 
-    @batched(many)
+    @batch_field(many)
     @staticmethod
     async def _many(numbers: list["Number"], _: Any) -> "list[list[Number]]":
         return [await number.many() for number in numbers]
@@ -411,7 +413,7 @@ class Number:
     async def same(self) -> int:
         return self.value
 
-    @batched(same)
+    @batch_field(same)
     @staticmethod
     async def _lost(numbers: list["Number"], _: Any) -> list[int]:
         return [number.value for number in numbers][1:]
@@ -477,19 +479,19 @@ async def test_what_users_ask_is_never_left_to_the_standard_way(
     assert (await priced(node))["data"]["node"]["symbol"] == "AAPL"
 
 
-def rests_on_more(source: Source) -> bool:
+def rests_on_more(source: Dependencies) -> bool:
     """Whether a column rests on what is not the groups, so that no other operation may have it."""
-    return bool(source.day or source.momentary or source.stale or any(f != "groups" for f, _ in source.seen))
+    return bool(source.day or source.volatile or source.stale or any(f != "groups" for f, _ in source.seen))
 
 
-def kept_columns(objects: Objects) -> Iterator[Column]:
+def kept_columns(objects: ObjectSet) -> Iterator[Column]:
     """All columns that hang on some objects."""
     for column in objects.columns.values():
         yield column
         content = column.content
-        while isinstance(content, Lists):
+        while isinstance(content, ListColumn):
             content = content.items
-        for below in content.parts.values() if isinstance(content, Links) else ():
+        for below in content.parts.values() if isinstance(content, ObjectColumn) else ():
             yield from kept_columns(below)
 
 
@@ -504,7 +506,7 @@ async def test_columns_that_rest_on_more_than_the_groups_are_not_kept(
     databases: Databases, priced_template: str
 ) -> None:
     async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         told = []
         for _ in range(3):
             operation = Operation(runtime)
@@ -515,18 +517,18 @@ async def test_columns_that_rest_on_more_than_the_groups_are_not_kept(
                 (
                     result.data,
                     operation.day,
-                    operation.momentary,
+                    operation.volatile,
                     sorted({family for family, _ in operation.seen}),
                 )
             )
-            assert SCHEMA.at_once(RESTING_ON_MORE, None, None, Operation(runtime)) is None
+            assert SCHEMA.execute_from_cache(RESTING_ON_MORE, None, None, Operation(runtime)) is None
         assert told[0] == told[1] == told[2]
         assert told[0][1:] == (datetime.now(UTC).date(), True, ["groups", "prices"])
         root = runtime.columns.root()
         assert root is not None
         columns = list(kept_columns(root))
         assert len(columns) > 3
-        assert not [each.source for each in columns if rests_on_more(each.source)]
+        assert not [each.dependencies for each in columns if rests_on_more(each.dependencies)]
 
 
 PLAIN = """{
@@ -539,14 +541,14 @@ PLAIN = """{
 
 async def test_nulls_leave_nothing_to_the_standard_way(databases: Databases, priced_template: str) -> None:
     async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         expected = await answer(runtime, PLAIN)
         assert expected == await standard_answer(runtime, PLAIN)
         # only what was found right before has a plan
         assert await answer(runtime, PLAIN) == expected
         operation = Operation(runtime)
         # all of it is kept
-        assert (SCHEMA.at_once(PLAIN, None, None, operation), set(), operation.objects) == expected
+        assert (SCHEMA.execute_from_cache(PLAIN, None, None, operation), set(), operation.objects) == expected
 
 
 ASKED_AGAIN: dict[str, tuple[str, list[dict[str, Any]]]] = {
@@ -601,7 +603,7 @@ async def test_a_document_is_asked_again_with_other_variables(
 ) -> None:
     query, given = ASKED_AGAIN[case]
     async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         for variables in given:
             standard = await standard_answer(runtime, query, variables)
             for _ in range(2):
@@ -617,7 +619,7 @@ async def test_fields_are_in_the_order_of_the_query_whoever_gives_them(
 ) -> None:
     query = '{ bad: group(name: "BIG") { members(first: -1) { nodes { symbol } } } __schema { queryType { name } } good: group(name: "TECH") { name } }'
     async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         for _ in range(2):
             data, errors, _ = await answer(runtime, query)
             assert list(data) == ["bad", "__schema", "good"]
@@ -630,7 +632,7 @@ async def test_what_is_too_much_takes_nothing_from_its_siblings(
     monkeypatch.setattr("graph.execution.operation.MAX_OBJECTS", 7)
     query = '{ a: group(name: "BIG") { members { nodes { symbol } } } b: group(name: "MIXED") { members { nodes { symbol } } } }'
     async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         for _ in range(2):
             data, errors, objects = await answer(runtime, query)
             assert len(data["a"]["members"]["nodes"]) == 5
@@ -647,7 +649,7 @@ async def test_operations_that_load_the_same_at_once(databases: Databases, price
         '{ group(name: "BIG") { name members(first: -1) { nodes { symbol } } } }',
     ]
     async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         for query in (kept, *others):
             standard = await standard_answer(runtime, query)
             answers = await asyncio.gather(*(answer(runtime, query) for _ in range(4)))
@@ -733,7 +735,7 @@ async def test_columns_go_with_the_generation_that_they_were_read_in(live: Live)
 async def test_hits_are_of_their_own_types(databases: Databases, priced_template: str, below: str) -> None:
     query = f'{{ search(text: "e", first: 50) {{ __typename {below} }} }}'
     async with open_runtime(Settings(database_url=await databases.make(priced_template))) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         for _ in range(3):
             ours = await answer(runtime, query)
             assert ours == await standard_answer(runtime, query)

@@ -20,7 +20,7 @@ from demo_facts import COMPLETE_SINCE, SHADOWED, read_facts
 from graph.loading.checks import Finding, check
 from graph.loading.demo import FACTS, FUNDS, INDEX_NAMES, THEMES, TRACKERS, demo_groups
 from graph.loading.group_writer import GroupRefused, load_groups, replace_group
-from graph.loading.holdings import GroupHoldings, Holding, Spell
+from graph.loading.holdings import GroupHoldings, Holding, MembershipPeriod
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +38,15 @@ HISTORY = (ROOT / "docs" / "index-history.md").read_text()
 
 
 @pytest.fixture(scope="module")
-def past(groups: list[GroupHoldings]) -> dict[str, tuple[Spell, ...]]:
+def past(groups: list[GroupHoldings]) -> dict[str, tuple[MembershipPeriod, ...]]:
     return {group.name: group.past for group in groups if group.past}
 
 
-def at(spells: tuple[Spell, ...], day: date) -> set[str]:
+def at(spells: tuple[MembershipPeriod, ...], day: date) -> set[str]:
     return {symbol for symbol, start, end in spells if start <= day and (end is None or day < end)}
 
 
-def change_days(*pasts: tuple[Spell, ...]) -> list[date]:
+def change_days(*pasts: tuple[MembershipPeriod, ...]) -> list[date]:
     """Give each day on which a member joined or left, and the day after the last one that is known."""
     ends = {day for spells in pasts for _, start, end in spells for day in (start, end) if day}
     return sorted(ends | {DAY + timedelta(1)})
@@ -297,7 +297,7 @@ def test_groups_are_of_the_day_and_universes_have_a_past(groups: list[GroupHoldi
 
 
 @pytest.mark.parametrize("universe", COMPLETE_SINCE)
-def test_spells_are_in_order_and_apart(universe: str, past: dict[str, tuple[Spell, ...]]) -> None:
+def test_spells_are_in_order_and_apart(universe: str, past: dict[str, tuple[MembershipPeriod, ...]]) -> None:
     spells = past[universe]
     assert list(spells) == sorted(spells, key=lambda spell: (spell.symbol, spell.valid_from))
     assert min(spell.valid_from for spell in spells) == COMPLETE_SINCE[universe]
@@ -315,7 +315,7 @@ def test_spells_are_in_order_and_apart(universe: str, past: dict[str, tuple[Spel
 
 @pytest.mark.parametrize("universe", COMPLETE_SINCE)
 def test_spells_without_an_end_are_the_holdings(
-    universe: str, past: dict[str, tuple[Spell, ...]], members: dict[str, list[str]]
+    universe: str, past: dict[str, tuple[MembershipPeriod, ...]], members: dict[str, list[str]]
 ) -> None:
     assert [spell.symbol for spell in past[universe] if spell.valid_to is None] == members[f"UNIVERSE/{universe}"]
 
@@ -334,7 +334,7 @@ def renamed() -> dict[str, tuple[date, str]]:
 
 @pytest.mark.parametrize("universe", COMPLETE_SINCE)
 def test_on_any_day_the_members_are_those_of_the_package(
-    universe: str, past: dict[str, tuple[Spell, ...]], renamed: dict[str, tuple[date, str]]
+    universe: str, past: dict[str, tuple[MembershipPeriod, ...]], renamed: dict[str, tuple[date, str]]
 ) -> None:
     def newest(symbol: str) -> str:
         changed, new = renamed.get(symbol, (date.min, ""))
@@ -366,7 +366,7 @@ def test_the_past_begins_where_the_package_does_or_later() -> None:
     assert before & {"ALD", "HON", "MO", "PM", "XOM", "XON"} == {"ALD", "PM", "XON"}
 
 
-def test_each_day_has_as_many_members_as_its_index(past: dict[str, tuple[Spell, ...]]) -> None:
+def test_each_day_has_as_many_members_as_its_index(past: dict[str, tuple[MembershipPeriod, ...]]) -> None:
     counts: dict[str, Counter[int]] = {}
     for universe, spells in past.items():
         counts[universe] = Counter()
@@ -381,7 +381,7 @@ def test_each_day_has_as_many_members_as_its_index(past: dict[str, tuple[Spell, 
     assert usual == {499: 1255, 500: 2029, 502: 404, 503: 1476, 504: 157, 505: 2248}
 
 
-def test_the_indices_agree_with_each_other(past: dict[str, tuple[Spell, ...]]) -> None:
+def test_the_indices_agree_with_each_other(past: dict[str, tuple[MembershipPeriod, ...]]) -> None:
     odd: dict[str, list[str]] = {}
     for day in change_days(past["sp500"], past["sp400"], past["sp600"]):
         sp500, sp400, sp600, dow30 = (at(past[name], day) for name in ("sp500", "sp400", "sp600", "dow30"))
@@ -424,14 +424,14 @@ def test_the_indices_agree_with_each_other(past: dict[str, tuple[Spell, ...]]) -
     ],
 )
 def test_changes_that_everybody_knows(
-    universe: str, day: str, joined: str, left: str, past: dict[str, tuple[Spell, ...]]
+    universe: str, day: str, joined: str, left: str, past: dict[str, tuple[MembershipPeriod, ...]]
 ) -> None:
     of_day = date.fromisoformat(day)
     before, after = (at(past[universe], each) for each in (of_day - timedelta(1), of_day))
     assert (" ".join(sorted(after - before)), " ".join(sorted(before - after))) == (joined, left)
 
 
-def test_the_packages_differ_as_documented(past: dict[str, tuple[Spell, ...]]) -> None:
+def test_the_packages_differ_as_documented(past: dict[str, tuple[MembershipPeriod, ...]]) -> None:
     rows = re.findall(r"^\| ([0-9-]{10}) \| (\d+) \| (\d+) \| (.+) \| (.+) \|$", HISTORY, re.MULTILINE)
     assert len(rows) == 10
     assert ("2015-06-30", "501", "497", "D FOXA MWV SRE TROW", "TEG") in rows

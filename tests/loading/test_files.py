@@ -11,14 +11,14 @@ import openpyxl
 import pytest
 
 from graph.errors import InputFileError
-from graph.loading.files import Errors, NotHoldings, Row, read_rows
+from graph.loading.files import FileErrors, NotHoldings, Row, read_rows
 
 MAIN = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
 
 
 def rows(folder: Path, content: bytes) -> list[Row]:
     (folder / "file").write_bytes(content)
-    return list(read_rows(Errors(folder / "file")))
+    return list(read_rows(FileErrors(folder / "file")))
 
 
 def refusal(folder: Path, content: bytes) -> str:
@@ -106,9 +106,9 @@ def test_what_is_large_is_refused_in_little_memory(tmp_path: Path) -> None:
             == "file: unpacks to more than 16 MB, which no workbook of holdings does."
         )
         with pytest.raises(InputFileError, match=r"is larger than 4 MB, which no workbook of holdings is\.$"):
-            list(read_rows(Errors(tmp_path / "zeros.xlsx")))
+            list(read_rows(FileErrors(tmp_path / "zeros.xlsx")))
         with pytest.raises(InputFileError, match=r"line 1: holds a zero byte; this is not a text file\.$"):
-            list(read_rows(Errors(tmp_path / "zeros.csv")))
+            list(read_rows(FileErrors(tmp_path / "zeros.csv")))
         assert tracemalloc.get_traced_memory()[1] < 32 * 2**20
     finally:
         tracemalloc.stop()
@@ -190,5 +190,5 @@ def test_a_line_that_begins_with_less_than_is_no_page_after_others(tmp_path: Pat
 
 
 def test_errors_of_a_file_are_told_apart_by_their_kind(tmp_path: Path) -> None:
-    errors = Errors(tmp_path / "file")
+    errors = FileErrors(tmp_path / "file")
     assert type(errors.error("x", kind=NotHoldings)) is NotHoldings

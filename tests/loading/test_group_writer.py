@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from graph.errors import DatabaseUnavailable
 from graph.loading.discovery import read_paths
 from graph.loading.group_writer import GroupDiff, GroupRefused, Listed, Reweighting, load_groups, replace_group
-from graph.loading.holdings import GroupHoldings, Holding, Spell
+from graph.loading.holdings import GroupHoldings, Holding, MembershipPeriod
 from graph.postgres.database import Connection
 
 D = Decimal
@@ -840,10 +840,10 @@ async def test_metadata_that_the_database_cannot_hold_are_told(connection: Conne
 
 async def test_a_group_is_made_with_its_past(connection: Connection) -> None:
     past = (
-        Spell("A", date(2001, 1, 1), date(2003, 1, 1)),
-        Spell("A", date(2004, 1, 1), None),
-        Spell("GONE", date(2002, 1, 1), date(2004, 1, 1)),
-        Spell("B", date(2005, 1, 1), None),
+        MembershipPeriod("A", date(2001, 1, 1), date(2003, 1, 1)),
+        MembershipPeriod("A", date(2004, 1, 1), None),
+        MembershipPeriod("GONE", date(2002, 1, 1), date(2004, 1, 1)),
+        MembershipPeriod("B", date(2005, 1, 1), None),
     )
     index = group({"A": "0.6", "B": None, "C": "0.1"}, as_of=JUNE, past=past)
 
@@ -1059,7 +1059,7 @@ async def test_weights_are_compared_and_rounded_at_the_scale_of_the_column(forei
 
 
 async def test_without_a_history_the_day_that_was_kept_is_the_groups(foreign: Connection) -> None:
-    past = (Spell("A", date(2001, 1, 1), None),)
+    past = (MembershipPeriod("A", date(2001, 1, 1), None),)
     assert (await replace(foreign, group({"A": "0.5"}, as_of=OCTOBER, past=past))).created
     assert await documents(foreign) == ({"as_of": "2025-10-04"}, None)
     with pytest.raises(GroupRefused, match="older than what is here"):

@@ -18,7 +18,7 @@ from conftest import DATA
 
 from graph.errors import InputFileError
 from graph.loading.discovery import Reading, read_paths
-from graph.loading.holdings import GroupHoldings, Holding, LeftOut, Unit
+from graph.loading.holdings import GroupHoldings, Holding, SkippedRow, Unit
 
 D = Decimal
 SAMPLES = DATA / "holdings"
@@ -336,7 +336,7 @@ def test_holdings_that_are_too_many_to_keep_are_read_again_and_are_the_same(
 
     first, *others = again.groups
     assert isinstance(first.holdings, tuple)
-    assert [type(group.holdings).__name__ for group in others] == ["_Anew"] * 6
+    assert [type(group.holdings).__name__ for group in others] == ["RereadHoldings"] * 6
     for _ in range(2):
         assert tuple(dataclasses.replace(group, holdings=tuple(group.holdings)) for group in others) == kept.groups
     assert [len(group.holdings) for group in others] == [3, 2, 8, 1, 2, 4]
@@ -440,16 +440,16 @@ ISHARES = GroupHoldings(
     None,
     date(2025, 11, 18),
     (
-        LeftOut(11, "JPM", "CASH COLLATERAL USD JPM", D("0.0000"), "collateral"),
-        LeftOut(17, "XTSLA", "BLK CSH FND TREASURY SL AGENCY", D("0.0099"), "money market"),
-        LeftOut(20, "ADRO", "CHINOOK THERAPEUTICS INC CVR", D("0.0000"), "contingent value right"),
-        LeftOut(21, "-", "GCI LIBERTY INC ESCROW", D("0.0000"), "escrow"),
-        LeftOut(22, "-", "PRIVATE HOLDINGS INC", D("0.0000"), "no ticker"),
-        LeftOut(23, "TDGWT", "TEXAS DIGITAL WT EXP 01/15/2030", D("0.0000"), "warrant"),
-        LeftOut(25, "SHRT", "SOLD SHORT INC", D("-0.0001"), "short position"),
-        LeftOut(26, "USD", "USD CASH", D("0.0006"), "cash"),
-        LeftOut(27, "EUR", "EUR/USD", D("0.0001"), "currency"),
-        LeftOut(28, "ESZ5", "S&P500 EMINI DEC 25", D("0.0000"), "futures"),
+        SkippedRow(11, "JPM", "CASH COLLATERAL USD JPM", D("0.0000"), "collateral"),
+        SkippedRow(17, "XTSLA", "BLK CSH FND TREASURY SL AGENCY", D("0.0099"), "money market"),
+        SkippedRow(20, "ADRO", "CHINOOK THERAPEUTICS INC CVR", D("0.0000"), "contingent value right"),
+        SkippedRow(21, "-", "GCI LIBERTY INC ESCROW", D("0.0000"), "escrow"),
+        SkippedRow(22, "-", "PRIVATE HOLDINGS INC", D("0.0000"), "no ticker"),
+        SkippedRow(23, "TDGWT", "TEXAS DIGITAL WT EXP 01/15/2030", D("0.0000"), "warrant"),
+        SkippedRow(25, "SHRT", "SOLD SHORT INC", D("-0.0001"), "short position"),
+        SkippedRow(26, "USD", "USD CASH", D("0.0006"), "cash"),
+        SkippedRow(27, "EUR", "EUR/USD", D("0.0001"), "currency"),
+        SkippedRow(28, "ESZ5", "S&P500 EMINI DEC 25", D("0.0000"), "futures"),
     ),
 )
 ABROAD = GroupHoldings(
@@ -479,15 +479,15 @@ INVESCO = GroupHoldings(
     None,
     date(2025, 7, 2),
     (
-        LeftOut(5, "", "US Dollars", D("0.00100"), "currency"),
-        LeftOut(6, "AGPXX", "Invesco Government & Agency Portfolio", D("0.00030"), "money market"),
+        SkippedRow(5, "", "US Dollars", D("0.00100"), "currency"),
+        SkippedRow(6, "AGPXX", "Invesco Government & Agency Portfolio", D("0.00030"), "money market"),
     ),
 )
 INVESCO_TNA = GroupHoldings(
     "ETF",
     "SPLG",
     (Holding("NVDA", D("0.6001"), "NVIDIA Corp"), Holding("BRK.B", D("0.3901"), "Berkshire Hathaway Inc")),
-    left_out=(LeftOut(4, "-", "Invesco Treasury", D("0.0098"), "money market"),),
+    left_out=(SkippedRow(4, "-", "Invesco Treasury", D("0.0098"), "money market"),),
 )
 VANGUARD = GroupHoldings(
     "ETF",
@@ -501,10 +501,10 @@ VANGUARD = GroupHoldings(
     None,
     date(2025, 9, 30),
     (
-        LeftOut(13, "RGT", "Mystery Rights", D(0), "right"),
-        LeftOut(19, "B", "United States Treasury Bill", D("0.0030"), "bond"),
-        LeftOut(25, "---", "SLBBH1142", D("0.0063"), "money market"),
-        LeftOut(26, "---", "CMT MARKET LIQUIDITY", D("0.0007"), "money market"),
+        SkippedRow(13, "RGT", "Mystery Rights", D(0), "right"),
+        SkippedRow(19, "B", "United States Treasury Bill", D("0.0030"), "bond"),
+        SkippedRow(25, "---", "SLBBH1142", D("0.0063"), "money market"),
+        SkippedRow(26, "---", "CMT MARKET LIQUIDITY", D("0.0007"), "money market"),
     ),
 )
 ARK = GroupHoldings(
@@ -517,7 +517,7 @@ ARK = GroupHoldings(
     ),
     None,
     date(2024, 6, 4),
-    (LeftOut(5, "", "GOLDMAN FS TRSY OBLIG INST 468", D("0.0018"), "money market"),),
+    (SkippedRow(5, "", "GOLDMAN FS TRSY OBLIG INST 468", D("0.0018"), "money market"),),
 )
 LIST = GroupHoldings(
     "ETF",
@@ -525,7 +525,7 @@ LIST = GroupHoldings(
     (Holding("NVDA", D("0.59921"), "NVIDIA Corp"), Holding("BF.B", D("0.40086"), "Brown-Forman Corp")),
     None,
     date(2025, 10, 4),
-    (LeftOut(4, "NAN", "not a stock", D(0), "no ticker"),),
+    (SkippedRow(4, "NAN", "not a stock", D(0), "no ticker"),),
 )
 CONSTITUENTS = GroupHoldings(
     "UNIVERSE",
@@ -578,7 +578,7 @@ SSGA_LINES: list[list[object]] = [
     ["Ticker Symbol:", "SPY"],
     ["Holdings:", "As of 18-Nov-2025"],
     [],
-    ["Name", "Ticker", "Identifier", "SEDOL", "Weight", "Sector", "Shares Held", "Local Currency"],
+    ["Name", "Ticker", "Identifier", "SEDOL", "Weight", "Sector", "Shares StockGroups", "Local Currency"],
     ["NVIDIA CORP", "NVDA", "67066G104", "2379504", 70.830057, "-", 293804757.0, "USD"],
     ["BERKSHIRE HATHAWAY INC CL B", "BRK.B", "084670702", "2073390", 20.2, "-", 1, "USD"],
     ["TRUECAR INC", True, "1", "2", 6.3e-05, "-", 1, "USD"],
@@ -601,8 +601,8 @@ SSGA = GroupHoldings(
     None,
     date(2025, 11, 18),
     (
-        LeftOut(10, "-", "US DOLLAR", D("0.0016"), "cash"),
-        LeftOut(11, "XAFZ5", "XAF FINANCIAL DEC25", D("-0.000049"), "futures"),
+        SkippedRow(10, "-", "US DOLLAR", D("0.0016"), "cash"),
+        SkippedRow(11, "XAFZ5", "XAF FINANCIAL DEC25", D("-0.000049"), "futures"),
     ),
 )
 
@@ -639,7 +639,7 @@ def test_a_ticker_twice_keeps_the_stock(tmp_path: Path, rows: tuple[str, str]) -
 
 def test_nothing_needs_to_be_right_of_a_row_that_is_left_out(tmp_path: Path) -> None:
     (group,) = read(tmp_path, ishares("A,x,Equity,100", 'A B\x07,y,Futures,"1,024.5"'), "etf_X.csv").groups
-    assert group.left_out == (LeftOut(5, "A B\x07", "y", None, "futures"),)
+    assert group.left_out == (SkippedRow(5, "A B\x07", "y", None, "futures"),)
 
 
 def test_of_a_stock_twice_the_heaviest_row_counts(tmp_path: Path) -> None:
@@ -653,10 +653,10 @@ def test_of_a_stock_twice_the_heaviest_row_counts(tmp_path: Path) -> None:
         Holding("C", D("0.01"), "C 1"),
     )
     assert group.left_out == (
-        LeftOut(4, "A", "A 0.00", D("0.0000"), "A is on line 6 too, and not lighter"),
-        LeftOut(5, "BRKB", "BRKB -", None, "BRK.B is on line 8 too, and not lighter"),
-        LeftOut(9, "C", "C 1", D("0.01"), "C is on line 7 too, and not lighter"),
-        LeftOut(10, "A", "A -", None, "A is on line 6 too, and not lighter"),
+        SkippedRow(4, "A", "A 0.00", D("0.0000"), "A is on line 6 too, and not lighter"),
+        SkippedRow(5, "BRKB", "BRKB -", None, "BRK.B is on line 8 too, and not lighter"),
+        SkippedRow(9, "C", "C 1", D("0.01"), "C is on line 7 too, and not lighter"),
+        SkippedRow(10, "A", "A -", None, "A is on line 6 too, and not lighter"),
     )
 
 
@@ -781,7 +781,7 @@ def test_files_that_vendors_did_publish() -> None:
     assert weights == {row[1]: D(row[4]) / 100 for row in stocks}
     assert (len(weights), sum(D(row[4]) for row in stocks)) == (503, D("99.843895"))
     assert (group.type, group.name, group.as_of) == ("ETF", "SPY", date(2025, 11, 18))
-    assert group.left_out == (LeftOut(172, "-", "US DOLLAR", D("0.0010759"), "cash"),)
+    assert group.left_out == (SkippedRow(172, "-", "US DOLLAR", D("0.0010759"), "cash"),)
 
     group, weights = loaded("QQQ_holdings_2020-07-02.csv")
     stocks = published("QQQ_holdings_2020-07-02.csv")[1:]
@@ -794,7 +794,7 @@ def test_files_that_vendors_did_publish() -> None:
     assert weights == {row[3].removesuffix(" UW"): D(row[7]) / 100 for row in stocks}
     assert (len(weights), sum(D(row[7]) for row in stocks)) == (35, D("99.84"))
     assert (group.type, group.name, group.as_of) == ("ETF", "ARKK", date(2024, 6, 4))
-    assert group.left_out == (LeftOut(36, "", "GOLDMAN FS TRSY OBLIG INST 468", D("0.0018"), "money market"),)
+    assert group.left_out == (SkippedRow(36, "", "GOLDMAN FS TRSY OBLIG INST 468", D("0.0018"), "money market"),)
 
     (june, before), (october, after) = loaded("qqq_2025-06-05.csv"), loaded("qqq_2025-10-04.csv")
     assert before == {row[0]: D(row[2]) / 100 for row in published("qqq_2025-06-05.csv")[1:]}

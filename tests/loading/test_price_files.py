@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graph.loading.discovery import read_paths
-from graph.loading.files import Errors
+from graph.loading.files import FileErrors
 from graph.loading.price_files import Bar, Bars
 
 VENDOR_FILES = os.environ.get("TEST_VENDOR_FILES")
@@ -33,7 +33,7 @@ def read(folder: Path, content: str | bytes, file: str = "ohlcv.csv") -> tuple[l
     if said:
         return [], 0, said
     (prices,) = reading.prices
-    errors = Errors(path, prices.state)
+    errors = FileErrors(path, prices.state)
     bars = Bars(errors, prices)
     found = []
     try:
@@ -204,7 +204,7 @@ def test_a_file_that_changed_since_it_was_told_is_not_read(tmp_path: Path) -> No
     (prices,) = read_paths([path]).prices
     path.write_text("date,close\n2024-03-01,20\n")
     with pytest.raises(Exception, match=re.escape("A.csv: changed while it was read; load it again.")):
-        list(Bars(Errors(path, prices.state), prices))
+        list(Bars(FileErrors(path, prices.state), prices))
 
 
 def test_the_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_the_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         path.write_text(HEADER + "".join(f"A{n % 7},2024-03-01,{n}.5,{n}.5,{n}.5,{n}.5,{n}\n" for n in range(rows)))
         (prices,) = read_paths([path]).prices
         tracemalloc.start()
-        count = sum(1 for _ in Bars(Errors(path, prices.state), prices))
+        count = sum(1 for _ in Bars(FileErrors(path, prices.state), prices))
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert count == rows
@@ -288,7 +288,7 @@ def test_files_of_prices_that_vendors_did_publish() -> None:
 
     def bars(name: str) -> list[Bar]:
         (prices,) = read_paths([folder / name]).prices
-        errors = Errors(prices.path)
+        errors = FileErrors(prices.path)
         found = list(Bars(errors, prices))
         assert not errors
         return found

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from graph.loading.files import Errors
+from graph.loading.files import FileErrors
 from graph.loading.vendors import Entry, find_table, read_day, spell
 
 
@@ -104,8 +104,8 @@ def test_what_is_no_date(written: str) -> None:
     assert read_day(written) is None
 
 
-def entries(*lines: str, header: str = "Ticker,Name,Weight") -> tuple[list[Entry], Errors]:
-    errors = Errors(Path("file"))
+def entries(*lines: str, header: str = "Ticker,Name,Weight") -> tuple[list[Entry], FileErrors]:
+    errors = FileErrors(Path("file"))
     found = find_table(errors, [(1, header.split(","))])
     assert found
     table, rest = found

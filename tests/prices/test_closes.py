@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from graph.app import open_runtime
 from graph.execution.operation import Operation, Runtime
 from graph.postgres.database import Database
-from graph.prices.closes import frame_for
+from graph.prices.closes import prices_until
 from graph.settings import Settings
 
 DAY = '{ sectorRotation(universe: "BIG", windows: [DAY]) { asOf priced rows { group { name } windows { change } } } }'
@@ -28,7 +28,7 @@ async def market(databases: Databases, priced_template: str) -> AsyncIterator[Li
     """A market with prices, to write to."""
     url = await databases.make(priced_template)
     async with open_runtime(Settings(database_url=url)) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         writer = await asyncpg.connect(url)
         yield Live(url, runtime, asker(runtime), writer)
         await writer.close()
@@ -50,8 +50,8 @@ async def test_closes_are_read_once_and_shared(market: Live) -> None:
         '{ breadth(universe: "top3") { priced } stock(symbol: "MSFT") { performance { change } } }'
     )
     assert sorted(other.statements) == ["group_symbols", "stocks"]
-    figures = market.runtime.frames.figures()
-    assert (figures.entries, figures.misses) == (1, 1)
+    stats = market.runtime.frames.stats()
+    assert (stats.entries, stats.misses) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -127,12 +127,12 @@ async def test_what_cannot_be_remembered_is_read_once_for_an_answer(
         await writer.execute("ALTER TABLE ohlcv_daily DISABLE TRIGGER data_change_insert")
     await writer.close()
     async with open_runtime(Settings(database_url=url, memo="off" if tracked else "on")) as runtime:
-        await runtime.freshness.confirmed()
+        await runtime.generations.confirmed()
         answer = await asker(runtime)("{ groups { nodes { name performance(windows: [DAY]) { change } } } }")
         assert answer.statements.count("last_price_day") == 1
         changes = {node["name"]: node["performance"][0]["change"] for node in answer["data"]["groups"]["nodes"]}
         assert (changes["financials"], changes["nothing yet"]) == (0.1, None)
-        assert runtime.frames.figures().entries == 0
+        assert runtime.frames.stats().entries == 0
 
 
 async def test_what_is_read_of_groups_and_of_prices_is_of_one_moment(
@@ -213,7 +213,7 @@ async def test_a_year_long_ago_is_a_frame_of_its_own(market: Live) -> None:
         {"sessions": 252, "from": "2018-10-21", "to": "2019-06-30", "change": 9 / 121, "priced": 3},
     ]
     assert (await market.ask(query)).statements == []
-    assert market.runtime.frames.figures().entries == 2
+    assert market.runtime.frames.stats().entries == 2
 
 
 async def test_where_most_stocks_have_ended_the_last_session_is_theirs(market: Live) -> None:
@@ -226,7 +226,7 @@ async def test_where_most_stocks_have_ended_the_last_session_is_theirs(market: L
     )
     operation = Operation(market.runtime)
     async with operation.attempt(snapshot=False):
-        frame = await frame_for(operation, None)
+        frame = await prices_until(operation, None)
     assert (frame.year, frame.date_of(-1), frame.date_of(0)) == (2024, date(2024, 3, 8), date(2022, 6, 1))
 
 
@@ -362,16 +362,16 @@ async def test_a_frame_of_another_database_is_not_patched(databases: Databases, 
         open_runtime(Settings(database_url=ours)) as runtime,
         open_runtime(Settings(database_url=other)) as second,
     ):
-        await runtime.freshness.confirmed()
-        await second.freshness.confirmed()
+        await runtime.generations.confirmed()
+        await second.generations.confirmed()
         operation = Operation(runtime)
         async with operation.attempt(snapshot=False):
-            before = await frame_for(operation, None)
+            before = await prices_until(operation, None)
         # as after a move that the listening connection has not seen yet
         moved = Operation(replace(runtime, database=second.database))
-        runtime.freshness.notify({"family": "prices"})
+        runtime.generations.notify({"family": "prices"})
         async with moved.attempt(snapshot=False):
-            after = await frame_for(moved, None)
+            after = await prices_until(moved, None)
     place = before.columns["XOM"]
     assert (before.closes[-2:, place].tolist(), after.closes[-2:, place].tolist()) == ([90.0, 95.0], [50.0, 95.0])
 
@@ -462,7 +462,7 @@ async def test_the_frame_is_what_the_table_holds_after_any_writes(market: Live, 
         generation = await market.writer.fetchval("SELECT sum(weight)::bigint FROM data_change WHERE family = 'prices'")
 
         async def known(counted: int = generation or 0) -> bool:
-            seen = market.runtime.freshness.known("prices")
+            seen = market.runtime.generations.confirmed_generation("prices")
             return seen is not None and seen.prices == counted
 
         await seconds_until(known)
@@ -505,5 +505,5 @@ async def _write(
 
 async def _frame(runtime: Runtime) -> Any:
     operation = Operation(runtime)
-    async with operation.attempt(snapshot=not runtime.freshness.tracked):
-        return await frame_for(operation, None)
+    async with operation.attempt(snapshot=not runtime.generations.tracked):
+        return await prices_until(operation, None)

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import graph.prices.returns
-from graph.prices.matrix import EMPTY, NO_OPEN, Frame, Series, sessions_of
+from graph.prices.matrix import EMPTY, NO_OPEN, PriceMatrix, Series, sessions_of
 from graph.prices.returns import (
     RELATIVE_SESSIONS,
     Baskets,
-    Floats,
+    FloatArray,
     bins,
     changes,
     contributions,
@@ -37,7 +37,7 @@ def places(*numbers: int) -> Any:
     return np.array(numbers, np.intp)
 
 
-def floats(*numbers: float) -> Floats:
+def floats(*numbers: float) -> FloatArray:
     return np.array(numbers, np.float64)
 
 
@@ -208,7 +208,7 @@ def day(number: int) -> date:
     return START + timedelta(number)
 
 
-def framed(model: Model) -> Frame:
+def framed(model: Model) -> PriceMatrix:
     return EMPTY.replaced(day(0), day(400), series(model))
 
 
@@ -249,12 +249,12 @@ def test_days_replaced_in_any_order_leave_the_frame_that_is_built_at_once(
         new = {key: value for key, value in written.items() if first <= key[1] < first + length}
         model = {key: value for key, value in model.items() if not first <= key[1] < first + length} | new
         frame = frame.replaced(day(first), day(first + length), series(new))
-    at_once = framed(model)
-    assert frame.days.tolist() == at_once.days.tolist() == [day(n) for n in sorted({n for _, n in model})]
-    assert frame.sessions.tolist() == at_once.sessions.tolist()
+    execute_from_cache = framed(model)
+    assert frame.days.tolist() == execute_from_cache.days.tolist() == [day(n) for n in sorted({n for _, n in model})]
+    assert frame.sessions.tolist() == execute_from_cache.sessions.tolist()
     assert set(frame.columns) == {symbol for symbol, _ in model}
     assert sorted(frame.columns.values()) == [*range(len(frame.columns))]
-    for each in (frame, at_once):
+    for each in (frame, execute_from_cache):
         assert each.closes.shape == each.intraday.shape == (len(each.days), len(each.columns) + 1)
         expected = np.full(each.closes.shape, NAN)
         intraday = np.full(each.closes.shape, NO_OPEN)
@@ -288,14 +288,14 @@ change = st.one_of(st.just(NAN), st.integers(-500, 900).map(lambda count: count 
 
 
 @st.composite
-def tables(draw: st.DrawFn, cell: st.SearchStrategy[float] = cents, rows: int = 30) -> Floats:
+def tables(draw: st.DrawFn, cell: st.SearchStrategy[float] = cents, rows: int = 30) -> FloatArray:
     """Moments x stocks."""
     width = draw(st.integers(1, 5))
     return np.array(draw(st.lists(st.lists(cell, min_size=width, max_size=width), min_size=1, max_size=rows)))
 
 
 @st.composite
-def laid(draw: st.DrawFn) -> tuple[Floats, list[tuple[list[int], list[float]]]]:
+def laid(draw: st.DrawFn) -> tuple[FloatArray, list[tuple[list[int], list[float]]]]:
     """Values, the last column of which is empty, and baskets over them."""
     values = np.hstack([table := draw(tables(change, rows=8)), np.full((len(table), 1), NAN)])
     member = st.tuples(st.integers(-1, values.shape[1] - 2), weight)
@@ -303,7 +303,7 @@ def laid(draw: st.DrawFn) -> tuple[Floats, list[tuple[list[int], list[float]]]]:
     return values, [([place for place, _ in basket], [each for _, each in basket]) for basket in baskets]
 
 
-def naive_mean(row: Floats, basket: tuple[list[int], list[float]]) -> float:
+def naive_mean(row: FloatArray, basket: tuple[list[int], list[float]]) -> float:
     pairs = [(row[place], w) for place, w in zip(*basket, strict=True) if not math.isnan(row[place] + w)]
     total = sum(w for _, w in pairs)
     return sum(x * w for x, w in pairs) / total if total else NAN
@@ -317,7 +317,7 @@ def test_means_are_those_of_a_loop_however_many_values_are_gathered_at_a_time(
 
     @few
     @given(laid())
-    def check(case: tuple[Floats, list[tuple[list[int], list[float]]]]) -> None:
+    def check(case: tuple[FloatArray, list[tuple[list[int], list[float]]]]) -> None:
         values, baskets = case
         given_values = values.copy()
         arrays = [(np.array(members, np.intp), np.array(weights)) for members, weights in baskets]
@@ -372,7 +372,7 @@ def naive_ema(closes: list[float], count: int) -> float:
 
 @few
 @given(tables(), st.integers(1, 10))
-def test_averages_are_those_of_a_loop(closes: Floats, count: int) -> None:
+def test_averages_are_those_of_a_loop(closes: FloatArray, count: int) -> None:
     same(ema(closes, count), [naive_ema(list(stock), count) for stock in closes.T])
     last = closes[-count:]
     same(sma(closes, count), [sum(stock) / count if len(stock) == count else NAN for stock in last.T])
@@ -381,9 +381,9 @@ def test_averages_are_those_of_a_loop(closes: Floats, count: int) -> None:
 @few
 @given(tables(), st.sampled_from([0.001, 0.25, 2.0, 3.7, 1e6]), st.randoms())
 def test_a_split_of_all_closes_a_permutation_and_an_empty_column_change_nothing(
-    closes: Floats, factor: float, chance: Any
+    closes: FloatArray, factor: float, chance: Any
 ) -> None:
-    def measured(table: Floats) -> list[Floats]:
+    def measured(table: FloatArray) -> list[FloatArray]:
         now = table[-1]
         return [
             changes(now, table[0]),
@@ -398,7 +398,7 @@ def test_a_split_of_all_closes_a_permutation_and_an_empty_column_change_nothing(
     same(measured(np.hstack([closes, empty, empty])), [np.append(each, [NAN, NAN]) for each in found])
 
 
-def walk(seed: int, sessions: int, rows: int, missing: float) -> Floats:
+def walk(seed: int, sessions: int, rows: int, missing: float) -> FloatArray:
     chance = np.random.default_rng(seed)
     returns = np.round(chance.normal(0, 0.02, (sessions, rows)), 6)
     returns[chance.random(returns.shape) < missing] = NAN

@@ -59,7 +59,7 @@ def test_what_the_image_copies_is_there_and_sent():
         for path in [ROOT / source, *(ROOT / source).rglob("*")]
         if not {"dist", "node_modules", "__pycache__", "demo.json"} & set(path.parts)
     ]
-    assert "graph/schema.sql" in files
+    assert "graph/postgres/schema.sql" in files
     assert [name for name in files if not ((ROOT / name).exists() and is_sent(name))] == []
 
 

@@ -1,6 +1,5 @@
 """The application: what a server process is made of, from start to stop, and its addresses."""
 
-import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,67 +11,15 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from graph.caching.data_cache import DataCache
-from graph.caching.generations import GenerationTracker
-from graph.caching.response_cache import ResponseCache
 from graph.errors import DatabaseUnavailable
-from graph.execution.columns import ColumnCache
-from graph.execution.operation import Operation, Runtime
+from graph.execution.operation import Operation
+from graph.execution.runtime import Runtime, open_runtime
 from graph.http.assets import graphiql_page, page_routes
 from graph.http.endpoint import GraphQLEndpoint
-from graph.model import GroupName, Holdings
-from graph.postgres.database import Database
 from graph.schema import make_schema
 from graph.settings import Settings
 
 GRAPHQL_PATH = "/graphql"
-FRAME_BYTES = 256 * 1024 * 1024
-"""Of closes that a process keeps: those of three years of 3,500 stocks take 24 MB."""
-
-
-@asynccontextmanager
-async def open_runtime(settings: Settings, *, listen: bool = True) -> AsyncIterator[Runtime]:
-    """Open what operations share; a process that does not listen keeps nothing in memory."""
-    generations = GenerationTracker()
-    stale = settings.outage == "stale"
-    async with Database(settings.database_url or "") as database:
-        runtime = Runtime(
-            settings=settings,
-            database=database,
-            generations=generations,
-            directories=DataCache(
-                "directories",
-                generations,
-                lambda rows: tuple(GroupName(*row) for row in rows),
-                redis_url=settings.cache_url,
-                serve_stale=stale,
-            ),
-            universes=DataCache("universes", generations, tuple, redis_url=settings.cache_url, serve_stale=stale),
-            holdings=DataCache(
-                "holdings",
-                generations,
-                lambda groups: tuple(Holdings.of(*group) for group in groups),
-                redis_url=settings.cache_url,
-                serve_stale=stale,
-            ),
-            # in this process alone: a Redis would have to send all of it each time
-            frames=DataCache("frames", generations, family="prices", serve_stale=stale, max_bytes=FRAME_BYTES),
-            columns=ColumnCache(generations),
-            answers=ResponseCache(generations),
-            reading_prices=asyncio.Lock(),
-        )
-        listening = asyncio.create_task(generations.listen(database)) if listen else None
-        try:
-            yield runtime
-        finally:
-            if listening:
-                listening.cancel()
-                await asyncio.wait([listening])
-            await runtime.batches.close()
-            await runtime.directories.close()
-            await runtime.universes.close()
-            await runtime.holdings.close()
-            await runtime.frames.close()
 
 
 class Application(Starlette):
@@ -130,7 +77,7 @@ def create_app(settings: Settings) -> Starlette:
         schema,
         lambda: Operation(runtime),
         graphiql_page,
-        None if settings.answers == "off" else lambda: runtime.answers,
+        None if settings.answers == "off" else lambda: runtime.response_cache,
         schema.execute_from_cache,
     )
     return Application(

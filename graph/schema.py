@@ -34,8 +34,9 @@ from graph.api.status import StatusQuery
 from graph.api.universes import UniverseQuery
 from graph.caching.generations import ListenerMode
 from graph.errors import GraphError
+from graph.execution.documents import Document, Documents
 from graph.execution.executor import ColumnExecutor, execute_from_cache, execute_plan
-from graph.execution.limits import Document, Documents, Limits, code_errors
+from graph.execution.limits import Limits, code_errors
 from graph.execution.operation import Operation
 from graph.execution.plans import Plan, Plans
 
@@ -69,7 +70,7 @@ class GraphSchema(strawberry.Schema):
         self, document: Document | None, variables: dict[str, Any] | None, name: str | None
     ) -> tuple[Plan | None, VariableValues | None]:
         """Give the plan that was made of an operation before, and its variables; none where they are not right."""
-        plans = document and document.made.get(name)
+        plans = document and document.plans.get(name)
         if not isinstance(plans, Plans):
             return None, None
         given = plans.variables(self._schema, variables or {})
@@ -98,7 +99,7 @@ class GraphSchema(strawberry.Schema):
                 result = known or await super().execute(
                     query, variable_values, operation, root_value, operation_name, *args, **kwargs
                 )
-            if operation.agrees:
+            if operation.is_consistent:
                 break
         if result.errors:
             code_errors(result.errors)
@@ -125,9 +126,9 @@ class GraphSchema(strawberry.Schema):
         node = document and document.operations.get(name)
         if not document or not node or node.operation is not OperationType.QUERY:
             return None
-        plans = document.made.get(name)
+        plans = document.plans.get(name)
         if plans is None:
-            plans = document.made[name] = Plans(document.node, node, len(query or "") // 2)
+            plans = document.plans[name] = Plans(document.node, node, len(query or "") // 2)
         executor = ColumnExecutor.build(
             self._schema,
             document.node,

@@ -21,8 +21,9 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
-from graph.app import create_app, open_runtime
-from graph.execution.operation import Operation, Runtime
+from graph.app import create_app
+from graph.execution.operation import Operation
+from graph.execution.runtime import Runtime, open_runtime
 from graph.loading.demo import demo_groups
 from graph.loading.group_writer import GroupRefused, load_groups
 from graph.postgres.database import Generation
@@ -189,7 +190,7 @@ async def ask(databases: Databases, market_template: str) -> AsyncIterator[Ask]:
 
         async def ask(query: str, **variables: Any) -> Answer:
             # as if nobody had asked before
-            runtime.columns.clear()
+            runtime.column_cache.clear()
             return await asked(query, **variables)
 
         yield ask

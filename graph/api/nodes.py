@@ -15,6 +15,7 @@ from strawberry.scalars import JSON
 from graph.api.pagination import MAX_PAGE, Connection, page
 from graph.api.point_in_time import check_day, check_known, check_since
 from graph.api.universe_keys import resolve_name
+from graph.caching.data_cache import CacheSpec
 from graph.errors import InvalidArgument
 from graph.execution.columns import LazyObjects, ObjectSet, UniqueObjects
 from graph.execution.dataloaders import DataLoader, Key, Row
@@ -34,6 +35,9 @@ from graph.prices.performance import (
 )
 
 ID: TypeAlias = strawberry.ID
+
+UNIVERSES: CacheSpec[tuple[str, ...]] = CacheSpec("universes", deserialize=tuple)
+"""The sorted symbols of a universe, by its canonical key written in the ids of its groups."""
 
 strawberry.enum(Environment)
 strawberry.enum(GroupType)
@@ -67,14 +71,10 @@ class Node:
     key: strawberry.Private[str | int]  # what tells it from others of its type and environment
     day: strawberry.Private[date | None]  # that it and what is reached from it is of; None is now
 
-    @strawberry.field
-    def id(self) -> ID:
-        """Opaque, and good for `node`; it carries the environment, and the day where one was asked."""
-        return _write_id(self)
-
-    @batch_field(id)  # noqa: A003 - the field
+    @batch_field
     @staticmethod
-    async def _ids(nodes: "Sequence[Node]", _: Operation) -> list[ID]:
+    async def id(nodes: ObjectSet, _: Operation) -> list[ID]:
+        """Opaque, and good for `node`; it carries the environment, and the day where one was asked."""
         return list(map(_write_id, nodes))
 
 
@@ -106,26 +106,16 @@ class Stock(Node):
             rows = [row or next(iter(found), None) for row, found in zip(rows, answers, strict=True)]
         return [row and row[name] for row in rows]
 
-    @strawberry.field
-    async def name(self, info: Info) -> str | None:
-        """The company's name."""
-        (name,) = await Stock._names(ObjectSet([self]), info.context)
-        return name
-
-    @batch_field(name)
+    @batch_field
     @staticmethod
-    async def _names(stocks: ObjectSet, operation: Operation) -> list[str | None]:
+    async def name(stocks: ObjectSet, operation: Operation) -> list[str | None]:
+        """The company's name."""
         return await Stock._details(stocks, operation, "stock_name")
 
-    @strawberry.field
-    async def industry(self, info: Info) -> str | None:
-        """The industry within its sector."""
-        (industry,) = await Stock._industries(ObjectSet([self]), info.context)
-        return industry
-
-    @batch_field(industry)
+    @batch_field
     @staticmethod
-    async def _industries(stocks: ObjectSet, operation: Operation) -> list[str | None]:
+    async def industry(stocks: ObjectSet, operation: Operation) -> list[str | None]:
+        """The industry within its sector."""
         return await Stock._details(stocks, operation, "stock_industry")
 
     @staticmethod
@@ -138,52 +128,37 @@ class Stock(Node):
         operation.charge_each([len(held.groups) for held in answers])
         return answers
 
-    @strawberry.field
-    async def sector(self, info: Info) -> "Group | None":
-        """The SECTOR group that holds it; null where none does."""
-        (group,) = await Stock._sectors(ObjectSet([self]), info.context)
-        return group
-
-    @batch_field(sector)
+    @batch_field
     @staticmethod
-    async def _sectors(stocks: ObjectSet, operation: Operation) -> "list[Group | None]":
+    async def sector(stocks: ObjectSet, operation: Operation) -> "list[Group | None]":
+        """The SECTOR group that holds it; null where none does."""
         answers = await Stock._held(stocks, operation, [GroupType.SECTOR])
         return [held.groups[0] if held.groups else None for held in answers]
 
-    @strawberry.field
-    async def groups(self, info: Info, type: list[GroupType] | None = None) -> "list[Group]":
+    @batch_field
+    @staticmethod
+    async def groups(
+        stocks: ObjectSet, operation: Operation, type: Sequence[GroupType] | None = None
+    ) -> "list[list[Group]]":
         """The groups that hold it: the one that it weighs most in first, then by name.
 
         Args:
             type: Of these types only.
 
         """
-        (groups,) = await Stock._groups(ObjectSet([self]), info.context, type)
-        return groups
-
-    @batch_field(groups)
-    @staticmethod
-    async def _groups(
-        stocks: ObjectSet, operation: Operation, type: Sequence[GroupType] | None = None
-    ) -> "list[list[Group]]":
         return [held.groups for held in await Stock._held(stocks, operation, type)]
 
-    @strawberry.field
-    async def memberships(self, info: Info, type: list[GroupType] | None = None) -> "list[Membership]":
+    @batch_field
+    @staticmethod
+    async def memberships(
+        stocks: ObjectSet, operation: Operation, type: Sequence[GroupType] | None = None
+    ) -> "list[Sequence[Membership]]":
         """Its memberships: heaviest first, then by the group's name.
 
         Args:
             type: In groups of these types only.
 
         """
-        (memberships,) = await Stock._memberships(ObjectSet([self]), info.context, type)
-        return cast("list[Membership]", memberships)
-
-    @batch_field(memberships)
-    @staticmethod
-    async def _memberships(
-        stocks: ObjectSet, operation: Operation, type: Sequence[GroupType] | None = None
-    ) -> list[LazyObjects]:
         answers = await Stock._held(stocks, operation, type)
         return [
             LazyObjects(Membership, {"weight": held.weights, "group": UniqueObjects(held.groups)}, symbol=symbol)
@@ -267,7 +242,7 @@ class Group(Node):
         return self.day
 
     async def _document(self, info: Info, name: str) -> JSON | None:
-        row = await info.context.one("group_details", self.key, as_of=self.day)
+        row = await info.context.load_row("group_details", self.key, as_of=self.day)
         return None if row is None or row[name] is None else JSON(orjson.loads(row[name]))
 
     @strawberry.field
@@ -296,24 +271,22 @@ class Group(Node):
         return info.context.utc(self.timestamps[2])
 
     async def _count(self, info: Info) -> int:
-        row = await info.context.one("member_counts", self.key, as_of=self.day)
+        row = await info.context.load_row("member_counts", self.key, as_of=self.day)
         return row["total"] if row else 0
 
-    @strawberry.field
-    async def member_count(self, info: Info) -> int:
-        """How many members it has."""
-        return await self._count(info)
-
-    @batch_field(member_count)
+    @batch_field
     @staticmethod
-    async def _member_counts(groups: ObjectSet, operation: Operation) -> list[int]:
-        answers = await operation.every("member_counts", [(key,) for key in groups.values("key")], as_of=groups[0].day)
+    async def member_count(groups: ObjectSet, operation: Operation) -> list[int]:
+        """How many members it has."""
+        answers = await operation.load_rows_many(
+            "member_counts", [(key,) for key in groups.values("key")], as_of=groups[0].day
+        )
         return [rows[0]["total"] if rows else 0 for rows in answers]
 
     @strawberry.field
     async def total_weight(self, info: Info) -> float | None:
         """The sum of its members' weights, a fraction: near 1 where it is complete; null where no member has one."""
-        row = await info.context.one("total_weights", self.key, as_of=self.day)
+        row = await info.context.load_row("total_weights", self.key, as_of=self.day)
         return row["total"] if row else None
 
     @strawberry.field
@@ -321,7 +294,7 @@ class Group(Node):
         """The symbols of all its members, sorted: the group as a universe."""
         operation = info.context
         found = await operation.cached_rows(
-            operation.runtime.universes, str(self.key), _symbols, "group_symbols", [(self.key,)], as_of=self.day
+            UNIVERSES, str(self.key), _symbols, "group_symbols", [(self.key,)], as_of=self.day
         )
         operation.charge(len(found))
         return list(found)
@@ -360,7 +333,7 @@ class Group(Node):
             by: The type.
 
         """
-        rows = await info.context.many(
+        rows = await info.context.load_rows(
             "exposures", self.key, by or GroupType.SECTOR, self.environment_name, as_of=self.day
         )
         return [
@@ -404,15 +377,15 @@ class Group(Node):
         today = await check_day(operation, "since", since)
         if self.day and since > self.day:
             raise InvalidArgument(f"since: {since} is after {self.day}, the day that the group is asked of.")
-        known = await operation.one("groups_known_since", self.key)
+        known = await operation.load_row("groups_known_since", self.key)
         check_since(self.name, known["since"] if known else None, since)
-        rows = await operation.many("member_changes", self.key, since, self.day or today)
+        rows = await operation.load_rows("member_changes", self.key, since, self.day or today)
         changes = [MemberChange.of(row, Stock.of(row, self.environment_name, self.day)) for row in rows]
         return GroupChanges(
             since=since,
-            joined=[change for change in changes if not change.was],
-            left=[change for change in changes if not change.stays],
-            reweighted=[change for change in changes if change.was and change.stays],
+            joined=[change for change in changes if not change.was_member],
+            left=[change for change in changes if not change.is_member],
+            reweighted=[change for change in changes if change.was_member and change.is_member],
         )
 
 
@@ -430,8 +403,8 @@ class MemberChange:
     """Its weight at the end of the earlier day, a fraction; null where it had none or was no member."""
     after: float | None
     """Its weight at the later time, a fraction; null where it has none or is no member."""
-    was: strawberry.Private[bool]
-    stays: strawberry.Private[bool]
+    was_member: strawberry.Private[bool]
+    is_member: strawberry.Private[bool]
 
     @classmethod
     def of(cls, row: Row, stock: Stock) -> "MemberChange":
@@ -442,8 +415,8 @@ class MemberChange:
             day=row["day"],
             before=row["before"],
             after=row["after"],
-            was=row["was"],
-            stays=row["stays"],
+            was_member=row["was_member"],
+            is_member=row["is_member"],
         )
 
 
@@ -479,16 +452,16 @@ class StockGroups(NamedTuple):
     weights: list[float | None]
 
 
-def _group_by_stock(question: DataLoader, keys: Sequence[Key], rows: list[Row]) -> list[StockGroups]:
-    """Deal groups out to the stocks that they hold."""
-    dealt = {symbol: StockGroups([], []) for (symbol,) in keys}
+def _group_by_stock(loader: DataLoader, keys: Sequence[Key], rows: list[Row]) -> list[StockGroups]:
+    """Return the groups of each stock."""
+    grouped = {symbol: StockGroups([], []) for (symbol,) in keys}
     for row in rows:
-        group = Group.of(row, question.as_of)
+        group = Group.of(row, loader.as_of)
         for symbol, weight in zip(row["symbols"], row["weights"], strict=True):
-            held = dealt[symbol]
+            held = grouped[symbol]
             held.groups.append(group)
             held.weights.append(weight)
-    return list(map(_heaviest_first, dealt.values()))
+    return list(map(_heaviest_first, grouped.values()))
 
 
 def _heaviest_first(held: StockGroups) -> StockGroups:
@@ -520,26 +493,17 @@ class Membership:
     group: Group
     """Whose member it is."""
 
-    @strawberry.field
-    def stock(self) -> Stock:
-        """The member."""
-        return cast("Stock", stocks_of([self.symbol], self.group.environment_name, self.group.day)[0])
-
-    @batch_field(stock)
+    @batch_field
     @staticmethod
-    async def _stocks(memberships: ObjectSet, _: Operation) -> LazyObjects:
+    async def stock(memberships: ObjectSet, _: Operation) -> Sequence[Stock]:
+        """The member."""
         group = memberships.first("group")
         return stocks_of(memberships.values("symbol"), group.environment_name, group.day)
 
-    @strawberry.field
-    async def rank(self, info: Info) -> int:
-        """Its place among all members of the group, heaviest first, from 1."""
-        (rank,) = await Membership._ranks(ObjectSet([self]), info.context)
-        return rank
-
-    @batch_field(rank)
+    @batch_field
     @staticmethod
-    async def _ranks(memberships: ObjectSet, operation: Operation) -> list[int]:
+    async def rank(memberships: ObjectSet, operation: Operation) -> list[int]:
+        """Its place among all members of the group, heaviest first, from 1."""
         answers = await Membership._rows_of(memberships, operation, "member_ranks")
         return [rows[0]["rank"] if rows else 0 for rows in answers]
 
@@ -547,7 +511,7 @@ class Membership:
     async def _rows_of(memberships: ObjectSet, operation: Operation, statement: str) -> list[list[Row]]:
         groups = memberships.values("group")
         keys = [(group.key, symbol) for group, symbol in zip(groups, memberships.values("symbol"), strict=True)]
-        return await operation.every(statement, keys, as_of=groups[0].day)
+        return await operation.load_rows_many(statement, keys, as_of=groups[0].day)
 
     @staticmethod
     async def _details(memberships: ObjectSet, operation: Operation, name: str) -> list[Any]:
@@ -557,37 +521,22 @@ class Membership:
         answers = await Membership._rows_of(memberships, operation, "membership_details")
         return [rows[0][name] if rows else None for rows in answers]
 
-    @strawberry.field
-    async def added_at(self, info: Info) -> datetime | None:
-        """When it was added, in UTC."""
-        (moment,) = await Membership._added(ObjectSet([self]), info.context)
-        return moment
-
-    @batch_field(added_at)
+    @batch_field
     @staticmethod
-    async def _added(memberships: ObjectSet, operation: Operation) -> list[datetime | None]:
+    async def added_at(memberships: ObjectSet, operation: Operation) -> list[datetime | None]:
+        """When it was added, in UTC."""
         return list(map(operation.utc, await Membership._details(memberships, operation, "added_at")))
 
-    @strawberry.field
-    async def updated_at(self, info: Info) -> datetime | None:
-        """When it last changed, in UTC."""
-        (moment,) = await Membership._updated(ObjectSet([self]), info.context)
-        return moment
-
-    @batch_field(updated_at)
+    @batch_field
     @staticmethod
-    async def _updated(memberships: ObjectSet, operation: Operation) -> list[datetime | None]:
+    async def updated_at(memberships: ObjectSet, operation: Operation) -> list[datetime | None]:
+        """When it last changed, in UTC."""
         return list(map(operation.utc, await Membership._details(memberships, operation, "updated_at")))
 
-    @strawberry.field
-    async def metadata(self, info: Info) -> JSON | None:
-        """Whatever its source said of it."""
-        (document,) = await Membership._documents(ObjectSet([self]), info.context)
-        return document
-
-    @batch_field(metadata)
+    @batch_field
     @staticmethod
-    async def _documents(memberships: ObjectSet, operation: Operation) -> list[JSON | None]:
+    async def metadata(memberships: ObjectSet, operation: Operation) -> list[JSON | None]:
+        """Whatever its source said of it."""
         texts = await Membership._details(memberships, operation, "metadata")
         return [None if text is None else JSON(orjson.loads(text)) for text in texts]
 
@@ -619,7 +568,7 @@ class NodesQuery:
         if as_of:
             await check_day(operation, "asOf", as_of)
         named = environment or operation.environment
-        rows = await operation.many("groups_named", name, named, as_of=as_of)
+        rows = await operation.load_rows("groups_named", name, named, as_of=as_of)
         groups = {GroupName(row["id"], row["name"], row["type"]): row for row in rows if type in (None, row["type"])}
         chosen = resolve_name(name, list(groups))
         if chosen is None and as_of:
@@ -698,7 +647,7 @@ class NodesQuery:
         if len(symbols) > MAX_PAGE:
             raise InvalidArgument(f"symbols: {len(symbols):,} are more than {MAX_PAGE:,}; ask for fewer at a time.")
         named = environment or info.context.environment
-        answers = await info.context.every("stocks", [(symbol, named) for symbol in symbols])
+        answers = await info.context.load_rows_many("stocks", [(symbol, named) for symbol in symbols])
         return [Stock.of(rows[0], named, None) if rows else None for rows in answers]
 
     @strawberry.field
@@ -715,7 +664,7 @@ class NodesQuery:
                     await check_day(info.context, "id", day)
                 match kind, key:
                     case "Group", int() if 0 < key < 2**31:
-                        row = await info.context.one("groups_by_id", key, environment, as_of=day)
+                        row = await info.context.load_row("groups_by_id", key, environment, as_of=day)
                         return None if row is None else Group.of(row, day)
                     case "Stock", str():
                         return await _stock(info, key, environment, day)
@@ -723,7 +672,7 @@ class NodesQuery:
 
 
 async def _stock(info: Info, symbol: str, environment: str, day: date | None) -> Stock | None:
-    row = await info.context.one("stocks", symbol, environment, as_of=day)
+    row = await info.context.load_row("stocks", symbol, environment, as_of=day)
     return None if row is None else Stock.of(row, environment, day)
 
 

@@ -53,8 +53,8 @@ class OverlapQuery:
         parts = [_part(group) for group in groups]
         found = await find_groups(operation, parts, named)
         ids = list(dict.fromkeys(found[part].group for part in parts))
-        rows = await operation.every("groups_by_id", [(number, named) for number in ids])
-        counts = await operation.every("member_counts", [(number,) for number in ids])
+        rows = await operation.load_rows_many("groups_by_id", [(number, named) for number in ids])
+        counts = await operation.load_rows_many("member_counts", [(number,) for number in ids])
         shared = {(row["a"], row["b"]): row for row in await operation.fetch("overlaps", tuple(ids))}
         known = {
             number: (Group.of(row, None), count["total"])

@@ -8,8 +8,8 @@ from graph.execution.operation import Operation
 
 async def check_day(operation: Operation, argument: str, day: date) -> date:
     """Give today, in UTC; InvalidArgument where the day is yet to come, NoHistory where the database keeps none."""
-    row = await operation.one("past_days", day)
-    assert row  # noqa: S101 - the statement answers every day
+    row = await operation.load_row("past_days", day)
+    assert row  # noqa: S101 - its place is this transaction's
     today: date = row["today"]
     operation.day = min(operation.day or today, today)
     if day > today:
@@ -24,7 +24,7 @@ async def check_day(operation: Operation, argument: str, day: date) -> date:
 
 async def check_known(operation: Operation, name: str, group_type: str | None, environment: str, day: date) -> None:
     """Raise NoHistory where a group that bears the name is known, but not as early as that day."""
-    rows = await operation.many("names_known_since", name, environment)
+    rows = await operation.load_rows("names_known_since", name, environment)
     since = min((row["since"] for row in rows if group_type in (None, row["type"])), default=None)
     check_since(name, since, day)
 

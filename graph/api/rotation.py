@@ -256,7 +256,7 @@ class RotationRow:
         # equal ones by symbol, which is the order they come in
         first = largest(sign * parts, top)
         keys = [(self.symbols[place], rotation.environment) for place in first]
-        answers = await info.context.every("stocks", keys, as_of=rotation.members_as_of)
+        answers = await info.context.load_rows_many("stocks", keys, as_of=rotation.members_as_of)
         return [
             Contribution(
                 stock=Stock.of(row, rotation.environment, rotation.members_as_of),
@@ -409,7 +409,7 @@ async def _rows(
 ) -> list[RotationRow]:
     ids = list({part.group for part in parts} | {part.weights_of for part in parts if part.weights_of})
     keys = [(group, rotation.environment) for group in ids]
-    answers = await operation.every("groups_by_id", keys, as_of=rotation.members_as_of)
+    answers = await operation.load_rows_many("groups_by_id", keys, as_of=rotation.members_as_of)
     groups = {
         group: Group.of(row, rotation.members_as_of) for group, rows in zip(ids, answers, strict=True) for row in rows
     }

@@ -5,9 +5,11 @@ from importlib.metadata import version
 
 import strawberry
 
+from graph.api.nodes import UNIVERSES
 from graph.caching.data_cache import CacheStats
 from graph.caching.generations import ListenerMode
 from graph.execution.operation import Info
+from graph.prices.closes import PRICES
 
 strawberry.enum(ListenerMode)
 
@@ -86,9 +88,9 @@ class StatusQuery:
                 confirmed_at=runtime.generations.confirmed_at,
                 reconnects=max(0, runtime.generations.reconnects),
             ),
-            universes=MemoStatus.of(runtime.universes.stats()),
-            prices=MemoStatus.of(runtime.frames.stats()),
-            columns=MemoStatus.of(runtime.columns.stats()),
-            answers=MemoStatus.of(runtime.answers.stats()),
+            universes=MemoStatus.of(runtime.stats(UNIVERSES)),
+            prices=MemoStatus.of(runtime.stats(PRICES)),
+            columns=MemoStatus.of(runtime.column_cache.stats()),
+            answers=MemoStatus.of(runtime.response_cache.stats()),
             version=version("stockgraph"),
         )

@@ -7,15 +7,21 @@ from datetime import date
 
 import strawberry
 
-from graph.api.nodes import Group, Stock, stocks_of
+from graph.api.nodes import UNIVERSES, Group, Stock, stocks_of
 from graph.api.pagination import Connection, page
 from graph.api.point_in_time import check_day, check_known
 from graph.api.universe_keys import GroupRef, Name, canonical, evaluate, leaves, parse, render, resolve_name, write_name
+from graph.caching.data_cache import CacheSpec
 from graph.errors import UnknownGroup
 from graph.execution.dataloaders import Row
 from graph.execution.operation import Info, Operation
 from graph.model import Environment, GroupName, Holdings
 from graph.prices.performance import DEFAULT_WINDOWS, Weighting, Window, WindowChange, holdings_of, measure_holdings
+
+GROUP_NAMES: CacheSpec[tuple[GroupName, ...]] = CacheSpec(
+    "group_names", deserialize=lambda rows: tuple(GroupName(*row) for row in rows)
+)
+"""The names of all groups of an environment, by the environment."""
 
 NEAR = 3
 """How many near matches an unknown name is answered with."""
@@ -23,9 +29,7 @@ NEAR = 3
 
 async def group_names(operation: Operation, environment: str, day: date | None) -> tuple[GroupName, ...]:
     """Give the names of all groups of an environment, now or as a day ended."""
-    return await operation.cached_rows(
-        operation.runtime.directories, environment, _directory, "group_names", [(environment,)], as_of=day
-    )
+    return await operation.cached_rows(GROUP_NAMES, environment, _directory, "group_names", [(environment,)], as_of=day)
 
 
 async def find_groups(
@@ -118,7 +122,7 @@ class Universe:
     async def groups(self, info: Info) -> list[Group]:
         """The groups that the key names, in the order of its canonical form."""
         keys = [(atom.group, self.environment) for atom in self.atoms]
-        answers = await info.context.every("groups_by_id", keys, as_of=self.as_of)
+        answers = await info.context.load_rows_many("groups_by_id", keys, as_of=self.as_of)
         return [Group.of(row, self.as_of) for rows in answers for row in rows]
 
     @strawberry.field
@@ -158,7 +162,7 @@ async def find_universe(
         return tuple(sorted(evaluate(expression, members)))
 
     symbols = await operation.cached_rows(
-        operation.runtime.universes,
+        UNIVERSES,
         render(expression, lambda atom: str(atom.group)),
         shape,
         "group_symbols",

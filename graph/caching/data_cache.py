@@ -3,7 +3,6 @@
 import asyncio
 import sys
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from aiocache import RedisCache, SimpleMemoryCache
 from aiocache.serializers import NullSerializer
 
 from graph.caching.generations import CONFIRMED_SECONDS, GenerationTracker
+from graph.caching.lru import LRU
 from graph.errors import DatabaseUnavailable
 from graph.postgres.database import Family, Generation
 
@@ -60,57 +60,71 @@ class _Flight(NamedTuple):
     task: "asyncio.Task[CachedValue[Any]]"
 
 
-class DataCache(Generic[Value]):
-    """Values by key: bounded, least recently used out, one load in flight for a key, nothing served unless confirmed.
+@dataclass(frozen=True, eq=False)
+class CacheSpec(Generic[Value]):
+    """A kind of cached value, declared where it is used. Specs are compared by identity.
 
-    Values are frozen: made of tuples, texts and numbers. `thaw` makes one again from its JSON, for a Redis.
+    Values are frozen: made of tuples, texts and numbers. `deserialize` makes one from its JSON, for a Redis; without it
+    the values are cached in the process alone.
+    """
+
+    name: str
+    deserialize: Callable[[Any], Value] | None = None
+    family: Family = "groups"
+    """The tables that the values are read from."""
+    max_bytes: int = MAX_BYTES
+    max_entries: int = MAX_ENTRIES
+
+
+class DataCache(Generic[Value]):
+    """A bounded cache of values by key, of which none is served unless its generation is the confirmed one.
+
+    A key is loaded once at a time, for all who wait for it.
     """
 
     def __init__(
         self,
-        name: str,
+        spec: CacheSpec[Value],
         generations: GenerationTracker,
-        deserialize: Callable[[Any], Value] | None = None,
         *,
-        family: Family = "groups",
         redis_url: str | None = None,
         serve_stale: bool = False,
-        max_entries: int = MAX_ENTRIES,
-        max_bytes: int = MAX_BYTES,
     ) -> None:
-        self._name = name
+        self._name = spec.name
         self._generations = generations
-        self._deserialize = deserialize
-        self.family: Family = family
-        """What its values are read from."""
+        self._deserialize = spec.deserialize
+        self.family: Family = spec.family
+        """The tables that its values are read from."""
         self._serve_stale = serve_stale
-        self._max_entries = max_entries
-        self._max_bytes = max_bytes
-        self._redis = redis_url is not None
-        if redis_url is None:
+        self._redis = redis_url is not None and spec.deserialize is not None
+        if redis_url is None or spec.deserialize is None:
             self._cache: Any = SimpleMemoryCache(serializer=NullSerializer(), timeout=None)
         else:
             self._cache = RedisCache(serializer=NullSerializer(encoding=None), timeout=REDIS_SECONDS)
             # aiocache's own parameters know neither a user's name nor rediss://
             self._cache.client = redis.asyncio.from_url(redis_url, socket_connect_timeout=REDIS_SECONDS)
-        self._sizes: OrderedDict[str, int] = OrderedDict()
-        self._bytes = 0
+        self._sizes: LRU[str, int] = LRU(lambda _, size: size, max_bytes=spec.max_bytes, max_entries=spec.max_entries)
+        """The estimated bytes of each entry; 0 for those that a Redis holds."""
         self._flights: dict[str, _Flight] = {}
         self._epoch = generations.epoch
         self._rewinds = generations.rewinds
-        self._hits = self._misses = self._evictions = 0
+        self._hits = self._misses = 0
 
     async def close(self) -> None:
-        """Let go of the connection to Redis."""
+        """Cancel the loads in flight and close the connection to Redis."""
         for flight in self._flights.values():
             flight.task.cancel()
         if self._redis:
             await self._cache.client.aclose()
 
     def stats(self) -> CacheStats:
-        """Count what is remembered, and how often that helped, since the start."""
+        """Return the number and size of the entries, and the hits, misses and evictions since the start."""
         return CacheStats(
-            len(self._sizes), None if self._redis else self._bytes, self._hits, self._misses, self._evictions
+            len(self._sizes),
+            None if self._redis else self._sizes.bytes,
+            self._hits,
+            self._misses,
+            0 if self._redis else self._sizes.evictions,
         )
 
     async def get(self, key: str, load: Callable[[], Awaitable[CachedValue[Value]]]) -> CachedValue[Value]:
@@ -168,7 +182,6 @@ class DataCache(Generic[Value]):
         if self._epoch != self._generations.epoch:
             self._epoch = self._generations.epoch
             self._sizes.clear()
-            self._bytes = 0
             if not self._redis:
                 await self._cache.clear()
         if self._rewinds != self._generations.rewinds:
@@ -206,9 +219,7 @@ class DataCache(Generic[Value]):
 
     async def _write(self, key: str, entry: _Entry) -> None:
         if self._redis:
-            self._sizes[key] = 0
-            if len(self._sizes) > self._max_entries:
-                self._sizes.popitem(last=False)
+            self._sizes.store(key, 0)
             await self._try(
                 self._cache.set(
                     f"{entry.generation}:{key}",
@@ -222,14 +233,29 @@ class DataCache(Generic[Value]):
         if held is not None and held.generation > entry.generation:
             return
         await self._cache.set(key, entry)
-        self._bytes -= self._sizes.pop(key, 0)
-        self._sizes[key] = size = sys.getsizeof(key) + _size(entry)
-        self._bytes += size
-        while len(self._sizes) > self._max_entries or self._bytes > self._max_bytes:
-            oldest, freed = self._sizes.popitem(last=False)
-            self._bytes -= freed
-            self._evictions += 1
-            await self._cache.delete(oldest)
+        for evicted, _ in self._sizes.store(key, sys.getsizeof(key) + _size(entry)):
+            await self._cache.delete(evicted)
+
+
+class DataCaches(dict[CacheSpec[Any], DataCache[Any]]):
+    """The data caches of a process by their specs; each is made when it is first used."""
+
+    def __init__(self, generations: GenerationTracker, *, redis_url: str | None, serve_stale: bool) -> None:
+        super().__init__()
+        self._generations = generations
+        self._redis_url = redis_url
+        self._serve_stale = serve_stale
+
+    def __missing__(self, spec: CacheSpec[Any]) -> DataCache[Any]:
+        cache = self[spec] = DataCache(
+            spec, self._generations, redis_url=self._redis_url, serve_stale=self._serve_stale
+        )
+        return cache
+
+    async def close(self) -> None:
+        """Close all of them."""
+        for cache in self.values():
+            await cache.close()
 
 
 def _size(value: object) -> int:

@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import secrets
-from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import partial
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 from graph.caching.data_cache import CacheStats
 from graph.caching.generations import GenerationTracker
+from graph.caching.lru import LRU
 from graph.postgres.database import Family
 
 MAX_BYTES = 32 * 1024 * 1024
@@ -70,13 +70,11 @@ class ResponseCache:
 
     def __init__(self, generations: GenerationTracker, *, max_bytes: int = MAX_BYTES) -> None:
         self._generations = generations
-        self._max_bytes = max_bytes
         # so that nobody outside can make two requests of one key
         self._secret = secrets.token_bytes(32)
-        self._kept: OrderedDict[bytes, CachedResponse] = OrderedDict()
-        self._bytes = 0
+        self._entries: LRU[bytes, CachedResponse] = LRU(lambda _, response: response.size, max_bytes=max_bytes)
         self._epoch = generations.epoch
-        self._hits = self._misses = self._evictions = 0
+        self._hits = self._misses = 0
 
     def key(self, kind: bytes, request: bytes) -> bytes:
         """Make the key of a request: its method and media type, and its body or query string."""
@@ -88,19 +86,18 @@ class ResponseCache:
     def get(self, key: bytes) -> CachedResponse | None:
         """Give the answer to a request while it is known to hold."""
         self._flush()
-        kept = self._kept.get(key)
-        if kept is None or not self._holds(kept.validity):
+        cached = self._entries.get(key)
+        if cached is None or not self._holds(cached.validity):
             self._misses += 1
             return None
-        self._kept.move_to_end(key)
+        self._entries.move_to_end(key)
         self._hits += 1
-        return kept
+        return cached
 
     def _flush(self) -> None:
         if self._epoch != self._generations.epoch:
             self._epoch = self._generations.epoch
-            self._kept.clear()
-            self._bytes = 0
+            self._entries.clear()
 
     def _holds(self, validity: Validity) -> bool:
         for family, count in validity.changes.items():
@@ -109,21 +106,15 @@ class ResponseCache:
                 return False
         return validity.day is None or validity.day == datetime.now(UTC).date()
 
-    def keep(self, key: bytes, body: bytes, validity: Validity | None) -> CachedResponse | None:
+    def store(self, key: bytes, body: bytes, validity: Validity | None) -> CachedResponse | None:
         """Keep an answer without errors; None where it is not to be kept."""
         self._flush()
         if validity is None or len(body) > MAX_ANSWER or validity.epoch != self._epoch:
             return None
-        kept = CachedResponse(body, validity)
-        replaced = self._kept.pop(key, None)
-        self._bytes += kept.size - (replaced.size if replaced else 0)
-        self._kept[key] = kept
-        while self._bytes > self._max_bytes:
-            _, oldest = self._kept.popitem(last=False)
-            self._bytes -= oldest.size
-            self._evictions += 1
-        return kept
+        cached = CachedResponse(body, validity)
+        self._entries.store(key, cached)
+        return cached
 
     def stats(self) -> CacheStats:
         """Count what is kept, and how often that helped, since the start."""
-        return CacheStats(len(self._kept), self._bytes, self._hits, self._misses, self._evictions)
+        return CacheStats(len(self._entries), self._entries.bytes, self._hits, self._misses, self._entries.evictions)

@@ -19,7 +19,7 @@ import orjson
 import uvicorn
 from cyclopts import App, CycloptsError, Parameter, validators
 
-from graph.app import create_app, open_runtime
+from graph.app import create_app
 from graph.cli.output import (
     JsonReport,
     TextReport,
@@ -32,6 +32,7 @@ from graph.cli.output import (
 )
 from graph.errors import DatabaseUnavailable, StockgraphError
 from graph.execution.operation import Operation
+from graph.execution.runtime import open_runtime
 from graph.loading.checks import Finding
 from graph.loading.checks import check as find_faults
 from graph.loading.demo import demo_groups

@@ -1,12 +1,12 @@
-"""Columns: what a field gives for all objects of a list at once, kept while what it was read from stands.
+"""Columns: the values of a field for all objects of a set, and the cache of them.
 
-A query's root is a list of one object, and each column of objects leads to the list of those objects, each once. So all
-that was asked of one state of the database hangs together from one root; what is asked again is there, as arrays.
+The root of a query is a set of one object, and a column of objects leads to the set of those objects, each of them
+once. So all columns that were loaded from one generation of the database form a tree below one root, and a query that
+selects them again finds arrays.
 """
 
 import asyncio
 import sys
-from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -16,39 +16,40 @@ from weakref import ref
 
 from graph.caching.data_cache import CacheStats
 from graph.caching.generations import GenerationTracker
+from graph.caching.lru import LRU
 from graph.postgres.database import Family, Generation
 
 MAX_BYTES = 48 * 1024 * 1024
-"""Of all columns, by estimate."""
+"""Bound of the cache, by estimate."""
 OBJECT_BYTES = 500
-"""What an object takes, with its row, by estimate."""
-RECORD_BYTES = 200
-"""The same of one that is yet to be made."""
+"""Estimated bytes of an object with its row."""
+LAZY_OBJECT_BYTES = 200
+"""Estimated bytes of an object that is not made yet."""
 COLUMN_BYTES = 300
-"""What a column takes beside its content and its key, by estimate."""
+"""Estimated bytes of a column besides its content and its key."""
 
 Key: TypeAlias = Hashable
-"""A field's name and its arguments."""
+"""The name of a field and its arguments."""
 
 
 class Dependencies(NamedTuple):
-    """What a column was made of."""
+    """Everything that the values of a column depend on, and their cost."""
 
     objects: int = 0
-    """How many it counts for in the budget of an operation."""
+    """Cost in the budget of an operation: the number of rows and list items that were loaded."""
     costs: tuple[int, ...] = ()
-    """The same for each of the objects that it is a column of; empty where only the sum is known."""
+    """Cost per object of the set; empty if only the total is known."""
     generations: frozenset[tuple[Family, Generation | None]] = frozenset()
-    """The generations that it was read in."""
+    """Generations of the statements that loaded it, by family of tables."""
     day: date | None = None
-    """The day in UTC that it rests on, if it does."""
+    """UTC date on which alone it is valid; None if it does not depend on the date."""
     volatile: bool = False
-    """Whether it tells of what changes without a change of the database."""
+    """True if it shows state that changes without a change of the database."""
     stale: bool = False
-    """Whether it was remembered through an outage."""
+    """True if it was served from a cache during an outage, without a confirmed generation."""
 
     def is_of(self, generation: int) -> bool:
-        """Whether it rests on nothing but the groups as they are in a generation, or on nothing at all."""
+        """Tell if it depends on nothing, or only on the groups of one generation."""
         return not (self.day or self.volatile or self.stale) and all(
             family == "groups" and moment is not None and moment.groups == generation
             for family, moment in self.generations
@@ -56,7 +57,7 @@ class Dependencies(NamedTuple):
 
 
 class ValueColumn(NamedTuple):
-    """Values as they are sent."""
+    """Values as they are sent, one for each object of the set."""
 
     values: Sequence[Any]
 
@@ -66,11 +67,11 @@ class ObjectColumn(NamedTuple):
 
     parts: dict[str, "ObjectSet"]
     indices: list[int] | None
-    """Into all parts one after the other; -1 is null, and None is each in turn."""
+    """Index into the concatenated objects of all types; -1 is null. None means the identity mapping."""
 
 
 class ListColumn(NamedTuple):
-    """The items of lists one after the other, and where each list begins and ends; None is null."""
+    """The concatenated items of lists, and the offsets at which each list begins and ends; None is null."""
 
     items: "Content"
     offsets: list[tuple[int, int] | None]
@@ -80,7 +81,7 @@ Content: TypeAlias = ValueColumn | ObjectColumn | ListColumn
 
 
 class Column(NamedTuple):
-    """What a field gives for each of some objects."""
+    """The values of a field for the objects of a set."""
 
     content: Content
     dependencies: Dependencies
@@ -93,26 +94,26 @@ class UniqueObjects(list[Any]):
 
     @property
     def of(self) -> type:
-        """Their class."""
+        """The class of the objects."""
         return type(self[0])
 
 
 class LazyObjects(Sequence[Any]):
-    """Objects of one class as columns: they are made only where somebody asks for one."""
+    """Objects of one class, stored by attribute and made only when one is read."""
 
     __slots__ = ("_columns", "_made", "_same", "of")
 
     def __init__(self, of: type, columns: Mapping[str, Sequence[Any]], **same: Any) -> None:
         self.of = of
         self._columns = columns
-        """The attributes that differ, each with as many values as there are objects."""
+        """Values of the attributes that differ between the objects."""
         self._same = same
-        """Those that all have in common."""
+        """Attributes that all objects share."""
         self._made: list[Any] | None = None
 
     @classmethod
     def joined(cls, parts: Sequence["LazyObjects"]) -> "LazyObjects":
-        """Give all objects of some, which have the same columns, one after the other."""
+        """Concatenate sequences whose objects have the same attributes."""
         if len(parts) == 1:
             return parts[0]
         # what the objects of one have in common those of all need not
@@ -121,16 +122,16 @@ class LazyObjects(Sequence[Any]):
 
     @property
     def attributes(self) -> list[str]:
-        """The names of all attributes."""
+        """Names of all attributes."""
         return [*self._columns, *self._same]
 
     def values(self, name: str) -> Sequence[Any]:
-        """Give an attribute of all."""
+        """Return an attribute of all objects."""
         column = self._columns.get(name)
         return [self._same[name]] * len(self) if column is None else column
 
     def first(self, name: str) -> Any:
-        """Give an attribute of the first."""
+        """Return an attribute of the first object."""
         return self._same[name] if name in self._same else self._columns[name][0]
 
     def __len__(self) -> int:
@@ -164,25 +165,25 @@ class ObjectSet(Sequence[Any]):
     def __init__(self, objects: Sequence[Any], entry: "ColumnCacheEntry | None" = None) -> None:
         self._objects = objects
         self.entry = entry
-        """What it is kept under; None where it is one operation's own."""
+        """The cache entry that it belongs to; None if it belongs to one operation alone."""
         self.columns: dict[Key, Column] = {}
         self.loading: dict[Key, asyncio.Future[bool]] = {}
-        """The columns that operations are loading; whether others may wait for another that tries again."""
+        """Columns in flight; the result tells if those who wait may start another load."""
 
     def values(self, name: str) -> Sequence[Any]:
-        """Give an attribute of all."""
+        """Return an attribute of all objects."""
         objects = self._objects
         return objects.values(name) if type(objects) is LazyObjects else list(map(attrgetter(name), objects))
 
     def first(self, name: str) -> Any:
-        """Give an attribute of the first."""
+        """Return an attribute of the first object."""
         objects = self._objects
         return objects.first(name) if type(objects) is LazyObjects else getattr(objects[0], name)
 
     @property
     def footprint(self) -> int:
-        """The bytes that they take, by estimate."""
-        return len(self) * (RECORD_BYTES if type(self._objects) is LazyObjects else OBJECT_BYTES)
+        """Estimated bytes of the objects."""
+        return len(self) * (LAZY_OBJECT_BYTES if type(self._objects) is LazyObjects else OBJECT_BYTES)
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -193,87 +194,87 @@ class ObjectSet(Sequence[Any]):
     def __iter__(self) -> Iterator[Any]:
         return iter(self._objects)
 
-    def entry_for(self, key: Key, dependencies: Dependencies) -> "ColumnCacheEntry | None":  # noqa: ARG002 - a root's differ by it
-        """Give what a column is to be kept under; None where it is not to be kept for other operations."""
+    def entry_for(self, key: Key, dependencies: Dependencies) -> "ColumnCacheEntry | None":  # noqa: ARG002 - roots
+        """Return the cache entry for a column; None if it must not be shared with other operations."""
         return self.entry if self.entry and dependencies.is_of(self.entry.generation) else None
 
-    def keep(self, key: Key, column: Column, entry: "ColumnCacheEntry | None") -> Column:
-        """Keep a column, and give what is kept: another stays, since others have begun to load what is below it."""
-        kept = self.columns.setdefault(key, column)
-        if entry and kept is column:
+    def store(self, key: Key, column: Column, entry: "ColumnCacheEntry | None") -> Column:
+        """Store a column and return the stored one: an earlier one stays, since columns below it may be loading."""
+        stored = self.columns.setdefault(key, column)
+        if entry and stored is column:
             entry.grow(_size(key, column))
-        return kept
+        return stored
 
 
 class ColumnCacheEntry:
-    """All that hangs on one column of the root: it is put out as a whole."""
+    """A column of the root with all columns below it, evicted as a whole."""
 
     __slots__ = ("_root", "generation", "size")
 
     def __init__(self, root: "ColumnCacheRoot | None", generation: int) -> None:
-        # weak, so that a root that was replaced goes at once and with all that hangs on it
+        # weak, so that a root is freed with all of its columns as soon as it is replaced
         self._root = root and ref(root)
         self.generation = generation
         self.size = 0
 
     def grow(self, size: int) -> None:
-        """Count bytes."""
+        """Count bytes that were added."""
         if self._root and (root := self._root()):
             self.size += size
             root.grow(size)
 
     def evict(self) -> None:
-        """Count no longer: it was put out."""
+        """Stop counting: it is no longer in the cache."""
         self._root = None
 
 
 class ColumnCacheRoot(ObjectSet):
-    """The root of queries: one object without attributes, and what was read from it in one generation of the groups."""
+    """The root of queries: a set of one object without attributes, with the columns of one generation of the groups."""
 
-    __slots__ = ("__weakref__", "_entries", "_max_bytes", "bytes", "counts", "generation")
+    __slots__ = ("__weakref__", "_entries", "counts", "generation")
 
-    def __init__(self, known: Generation, max_bytes: int, counts: "Counts") -> None:
-        super().__init__([None], ColumnCacheEntry(None, known.groups))
-        self.generation = known
-        self.bytes = 0
+    def __init__(self, generation: Generation, max_bytes: int, counts: "Counts") -> None:
+        super().__init__([None], ColumnCacheEntry(None, generation.groups))
+        self.generation = generation
         self.counts = counts
-        self._max_bytes = max_bytes
-        self._entries: OrderedDict[Key, ColumnCacheEntry] = OrderedDict()
+        self._entries: LRU[Key, ColumnCacheEntry] = LRU(lambda _, entry: entry.size, max_bytes=max_bytes)
 
     def entry_for(self, key: Key, dependencies: Dependencies) -> ColumnCacheEntry | None:
-        """Give a branch for a column; None where it is not to be kept for other operations."""
+        """Return the cache entry for a column of the root; None if it must not be shared with other operations."""
         return (
             (self._entries.get(key) or ColumnCacheEntry(self, self.generation.groups))
             if dependencies.is_of(self.generation.groups)
             else None
         )
 
-    def keep(self, key: Key, column: Column, entry: ColumnCacheEntry | None) -> Column:
-        """Keep a column, and give what is kept."""
+    def store(self, key: Key, column: Column, entry: ColumnCacheEntry | None) -> Column:
+        """Store a column of the root and return the stored one."""
         if entry and key not in self.columns:
             self.counts.misses += 1
-            self._entries[key] = entry
-        return super().keep(key, column, entry)
+            self._entries.store(key, entry)
+        return super().store(key, column, entry)
 
     def touch(self, key: Key) -> None:
-        """Note that a column was used: what was not for longest is put out first."""
+        """Mark a column as the most recently used one."""
         if key in self._entries:
             self._entries.move_to_end(key)
 
+    @property
+    def bytes(self) -> int:
+        """The estimated bytes of all columns."""
+        return self._entries.bytes
+
     def grow(self, size: int) -> None:
-        """Count bytes, and put out what was used least lately."""
-        self.bytes += size
-        while self.bytes > self._max_bytes and self._entries:
-            key, entry = self._entries.popitem(last=False)
+        """Count bytes, and evict the least recently used columns of the root where there are too many."""
+        for key, entry in self._entries.grow(size):
             entry.evict()
-            self.bytes -= entry.size
             self.columns.pop(key, None)
             self.counts.evictions += 1
 
 
 @dataclass(slots=True)
 class Counts:
-    """What happened to the columns of all roots since the start."""
+    """Hits, misses and evictions of the columns of all roots since the start."""
 
     hits: int = 0
     misses: int = 0
@@ -281,7 +282,7 @@ class Counts:
 
 
 class ColumnCache:
-    """The root of the generation that is known, and what hangs on it."""
+    """The cache of columns: one root, of the confirmed generation."""
 
     def __init__(self, generations: GenerationTracker, *, max_bytes: int = MAX_BYTES) -> None:
         self._generations = generations
@@ -291,7 +292,7 @@ class ColumnCache:
         self.counts = Counts()
 
     def root(self) -> ColumnCacheRoot | None:
-        """Give the root whose columns may be served; None where no generation is known."""
+        """Return the root whose columns may be served; None while no generation is confirmed."""
         known = self._generations.confirmed_generation("groups")
         if known is None:
             return None
@@ -303,19 +304,19 @@ class ColumnCache:
         return root
 
     def stats(self) -> CacheStats:
-        """Count what is kept, and how often the root's columns were there, since the start."""
+        """Return the number and size of the root's columns, and their hits, misses and evictions since the start."""
         entries, size = (len(self._root.columns), self._root.bytes) if self._root else (0, 0)
         return CacheStats(
             entries, size, max(0, self.counts.hits - self.counts.misses), self.counts.misses, self.counts.evictions
         )
 
     def clear(self) -> None:
-        """Forget all of it."""
+        """Evict everything."""
         self._root = None
 
 
 def _size(key: Key, column: Column) -> int:
-    """Estimate the bytes that a column takes; rather too many."""
+    """Estimate the bytes of a column, rather too high than too low."""
     return COLUMN_BYTES + _key_size(key) + 8 * len(column.dependencies.costs) + _content_size(column.content)
 
 
@@ -326,7 +327,7 @@ def _key_size(key: Key) -> int:
 def _content_size(content: Content) -> int:
     match content:
         case ValueColumn(values):
-            # every so many of them, since most are alike
+            # a sample, since most values are of one size
             step = len(values) // 16 + 1
             return 8 * len(values) + step * sum(map(sys.getsizeof, values[::step]))
         case ObjectColumn(parts, indices):

@@ -5,10 +5,9 @@ GRAPHQL_PARSE_FAILED, GRAPHQL_VALIDATION_FAILED, OPERATION_RESOLUTION_FAILURE or
 `code_errors` codes those mistakes of a client that show only in execution.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import cast
 
 from graphql import (
     DocumentNode,
@@ -31,6 +30,7 @@ from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRul
 from strawberry.types.execution import ParseOptions
 
 from graph.errors import InvalidArgument, LimitExceeded
+from graph.execution.documents import Documents
 
 # Strawberry's rule for @oneOf inputs fails on variables in fragments; such inputs are checked again when executed.
 RULES = (*specified_rules, MaybeNullValidationRule)
@@ -68,7 +68,7 @@ class Limits(SchemaExtension):
     For other limits than the defaults: `extensions=[partial(Limits, DocumentLimits(depth=5))]`.
     """
 
-    def __init__(self, limits: DocumentLimits = DocumentLimits(), documents: "Documents | None" = None) -> None:
+    def __init__(self, limits: DocumentLimits = DocumentLimits(), documents: Documents | None = None) -> None:
         self.limits = limits
         self.documents = documents
 
@@ -104,7 +104,7 @@ class Limits(SchemaExtension):
             schema = context.schema._schema  # noqa: SLF001 - Strawberry has no public name for it
             errors = check(schema, text, document, self.limits)
             if self.documents and not errors:
-                self.documents.keep(text, document)
+                self.documents.store(text, document)
         name = context._provided_operation_name  # noqa: SLF001 - the public one falls back on the first operation
         operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
         if not errors and name is None and len(operations) > 1:
@@ -113,50 +113,6 @@ class Limits(SchemaExtension):
             errors = [_code(GraphQLError(message), "OPERATION_RESOLUTION_FAILURE")]
         context.pre_execution_errors = errors
         yield
-
-
-class Document(NamedTuple):
-    """A document that was found right."""
-
-    node: DocumentNode
-    operations: dict[str | None, OperationDefinitionNode]
-    """By their names; None is the only one."""
-    made: dict[str | None, Any]
-    """What others make of each operation, kept as long as the document is."""
-
-
-class Documents:
-    """Documents by their text that were found right: bounded in characters, least recently used out.
-
-    A character may take 200 bytes, as nodes and tokens.
-    """
-
-    def __init__(self, max_characters: int = 50_000) -> None:
-        self._max_characters = max_characters
-        self._kept: OrderedDict[str, Document] = OrderedDict()
-        self._characters = 0
-
-    def get(self, text: str | None) -> Document | None:
-        """Give the document of a text, if it is here."""
-        document = self._kept.get(text or "")
-        if document is not None:
-            self._kept.move_to_end(text or "")
-        return document
-
-    def keep(self, text: str, node: DocumentNode) -> None:
-        """Keep the document of a text."""
-        if text not in self._kept:
-            found = [each for each in node.definitions if isinstance(each, OperationDefinitionNode)]
-            operations: dict[str | None, OperationDefinitionNode] = {
-                each.name.value: each for each in found if each.name
-            }
-            if len(found) == 1:
-                operations[None] = found[0]
-            self._kept[text] = Document(node, operations, {})
-            self._characters += len(text)
-        while self._characters > self._max_characters:
-            oldest, _ = self._kept.popitem(last=False)
-            self._characters -= len(oldest)
 
 
 def check(schema: GraphQLSchema, text: str, document: DocumentNode, limits: DocumentLimits) -> list[GraphQLError]:

@@ -3,10 +3,12 @@
 Only what is plain is planned: attributes and resolvers without extensions, and what is selected of their objects.
 """
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import NoneType
-from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, NamedTuple, TypeAlias, cast, get_args
 
+import strawberry
 from graphql import (
     DirectiveNode,
     DocumentNode,
@@ -42,8 +44,9 @@ from graphql.execution.values import VariableValues, VariableValueSource
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.arguments import convert_arguments
 from strawberry.types.field import StrawberryField
+from strawberry.types.info import Info
 
-from graph.execution.columns import Key
+from graph.execution.columns import Key, ObjectSet
 
 _SCALARS = {GraphQLString, GraphQLInt, GraphQLFloat, GraphQLBoolean, GraphQLID}
 """Whose variables Strawberry hands to resolvers as they are."""
@@ -52,21 +55,45 @@ _NATIVE_OUTPUTS: dict[Any, type] = {GraphQLString: str, GraphQLBoolean: bool, Gr
 _UNCOERCED_INPUTS: dict[Any, type] = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}
 """Types whose values are no others when they are coerced."""
 
-Batch: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
-Form = TypeVar("Form", bound=Batch)
+BatchResolver: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
 
 
-def batch_field(field: Any) -> Callable[[Form], Form]:
-    """Declare the batch form of a field: from a list of objects, the context and the field's arguments to its values.
+def batch_field(method: Any) -> Any:
+    """Make a field of a static method that resolves it for many objects at once.
 
-    It must give for each object what the field gives, in their order; it may raise what the field would for any.
+    The method takes an `ObjectSet`, the `Operation` and the arguments of the field, and returns a value for each
+    object, in their order. The field's type is that of its values, its description the docstring. For a single object
+    the method is called with a set of one; an error that it raises for any object makes graphql-core resolve each
+    object alone.
     """
+    resolve_many: BatchResolver = method.__func__
 
-    def declare(form: Form) -> Form:
-        cast("StrawberryField", field).base_resolver.wrapped_func.batch = form  # type: ignore[union-attr]
-        return form
+    async def resolve(self: Any, info: Any, **arguments: Any) -> Any:
+        (value,) = await resolve_many(ObjectSet([self]), info.context, **arguments)
+        return value
 
-    return declare
+    signature = inspect.signature(resolve_many)
+    _, _, *arguments = signature.parameters.values()
+    own = inspect.signature(resolve).parameters
+    resolve.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[own["self"], own["info"].replace(annotation=Info), *arguments],
+        return_annotation=_item_type(signature.return_annotation),
+    )
+    resolve.__name__, resolve.__module__, resolve.__doc__ = (
+        resolve_many.__name__,
+        resolve_many.__module__,
+        resolve_many.__doc__,
+    )
+    resolve.batch = resolve_many  # type: ignore[attr-defined]
+    return strawberry.field(resolver=resolve)
+
+
+def _item_type(annotation: Any) -> Any:
+    """Return the type of the items of an annotation such as `list[X]`, which may be written as a string."""
+    if isinstance(annotation, str):
+        return annotation.partition("[")[2].removesuffix("]")
+    (item,) = get_args(annotation)
+    return item
 
 
 class OutputType(NamedTuple):
@@ -88,7 +115,7 @@ class Resolver(NamedTuple):
     call: Callable[..., Any]
     info: str | None
     """The parameter that takes Strawberry's `Info`."""
-    batch: Batch | None
+    batch: BatchResolver | None
     waits: bool
     """Whether its values are to be waited for."""
     arguments: Callable[[VariableValues], dict[str, Any]]
@@ -169,7 +196,7 @@ class Plans:
         """Give the plan for some variables, if it was made."""
         return self._plans.get(self._key(variables))
 
-    def keep(self, variables: VariableValues, plan: Plan) -> None:
+    def store(self, variables: VariableValues, plan: Plan) -> None:
         """Keep a plan for variables such as these."""
         fields = _fields(plan)
         if fields <= self._room:

@@ -129,7 +129,7 @@ class GraphQLEndpoint:
                 payload, context = self._from_memory(operation) or await self._execute(operation, method, receive)
                 status, body = _status(payload, media_type), _encode(payload)
                 if answers and context is not None and "errors" not in payload:
-                    kept = answers.keep(key, body, context.validity)
+                    kept = answers.store(key, body, context.validity)
         except _Disconnected:
             return
         except _Refused as refused:

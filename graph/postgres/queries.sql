@@ -245,14 +245,14 @@ new AS (
 changed AS (
     SELECT ordinal, symbol, coalesce(old.group_id, new.group_id) AS group_id,
            coalesce(old.since, new.since) AS since, coalesce(old.until, new.until) AS until,
-           old.symbol IS NOT NULL AS was, new.symbol IS NOT NULL AS stays,
+           old.symbol IS NOT NULL AS was_member, new.symbol IS NOT NULL AS is_member,
            nullif(old.weight, 'NaN')::float8 AS before, nullif(new.weight, 'NaN')::float8 AS after, new.valid_from
     FROM old FULL JOIN new USING (ordinal, symbol)
     WHERE old.symbol IS NULL OR new.symbol IS NULL OR old.weight IS DISTINCT FROM new.weight
 )
-SELECT c.ordinal, c.symbol, c.was, c.stays, c.before, c.after, s.name AS stock_name, s.industry AS stock_industry,
-       CASE WHEN c.was AND c.stays THEN c.valid_from
-            WHEN c.stays THEN (SELECT h.valid_from FROM membership_history AS h
+SELECT c.ordinal, c.symbol, c.was_member, c.is_member, c.before, c.after, s.name AS stock_name, s.industry AS stock_industry,
+       CASE WHEN c.was_member AND c.is_member THEN c.valid_from
+            WHEN c.is_member THEN (SELECT h.valid_from FROM membership_history AS h
                                WHERE h.group_id = c.group_id AND h.symbol = c.symbol AND h.valid_from > c.since
                                ORDER BY h.valid_from LIMIT 1)
             ELSE (SELECT h.valid_to FROM membership_history AS h

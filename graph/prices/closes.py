@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import strawberry
 
-from graph.caching.data_cache import CachedValue, DataCache
+from graph.caching.data_cache import CachedValue, CacheSpec
 from graph.errors import LimitExceeded
 from graph.execution.dataloaders import Read, Row
 from graph.execution.operation import Info, Operation
@@ -24,6 +24,12 @@ DEFAULT_BARS = 252
 READING_SECONDS = 60.0
 """How long a year of closes may take to be read; a request does not wait as long, and the next finds them."""
 
+PRICES: CacheSpec[PriceMatrix] = CacheSpec("prices", family="prices", max_bytes=256 * 1024 * 1024)
+"""Closes by the last of their years, `latest` for those up to the last session: 24 MB for three years of 3,500 stocks.
+
+In the process alone, since a Redis would have to send all of them each time.
+"""
+
 _LATEST = "latest"
 _NO_MONTH = "prices all"
 _LONG = timedelta(days=7)  # after the last session: no weekend and no holidays
@@ -31,12 +37,11 @@ _LONG = timedelta(days=7)  # after the last session: no weekend and no holidays
 
 async def prices_until(operation: Operation, as_of: date | None) -> PriceMatrix:
     """Give the closes up to a day, or up to the last session: those of its year and of the two years before."""
-    frames: DataCache[PriceMatrix] = operation.runtime.frames
-    latest = await operation.remember(frames, _LATEST, lambda: _load(operation, _LATEST, None))
+    latest = await operation.cached(PRICES, _LATEST, lambda: _load(operation, _LATEST, None))
     if as_of is None or as_of.year >= latest.year:
         return latest
     year = max(as_of.year, FIRST_YEAR)
-    return await operation.remember(frames, str(year), lambda: _load(operation, str(year), year))
+    return await operation.cached(PRICES, str(year), lambda: _load(operation, str(year), year))
 
 
 async def _load(operation: Operation, name: str, year: int | None) -> CachedValue[PriceMatrix]:
@@ -46,8 +51,8 @@ async def _load(operation: Operation, name: str, year: int | None) -> CachedValu
         frame = EMPTY
         # who comes while it is read reads no more than what changed meanwhile; inside of the snapshot, since whoever
         # waits must not have the last connection, which the other needs
-        async with runtime.reading_prices:
-            before = await runtime.frames.last(name) or EMPTY
+        async with runtime.prices_lock:
+            before = await runtime.data_caches[PRICES].last(name) or EMPTY
             if before.database != table["database"]:
                 before = EMPTY
             day = (await read("last_price_day")).rows[0]["day"] if table["there"] else None
@@ -126,7 +131,7 @@ async def bars(info: Info, symbol: str, first: date | None, last: date | None) -
     until = last or datetime.now(UTC).date()
     most = DEFAULT_BARS if first is None else min(MAX_BARS, max(0, (until - first).days + 1))
     operation.charge(most)
-    rows = await operation.many("bars", symbol, first, last, DEFAULT_BARS if first is None else MAX_BARS + 1)
+    rows = await operation.load_rows("bars", symbol, first, last, DEFAULT_BARS if first is None else MAX_BARS + 1)
     operation.charge(-most)
     if len(rows) > MAX_BARS:
         raise LimitExceeded(f"{symbol} has more than {MAX_BARS:,} prices since {first}; give a later `from` or a `to`.")

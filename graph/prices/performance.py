@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import strawberry
 
+from graph.caching.data_cache import CacheSpec
 from graph.execution.dataloaders import Row
 from graph.execution.operation import Operation
 from graph.model import Holdings
@@ -138,12 +139,18 @@ def weigh(holdings: Holdings, weighting: Weighting) -> tuple[FloatArray, Weighti
     return np.ones(len(weights)), Weighting.EQUAL
 
 
+HOLDINGS: CacheSpec[tuple[Holdings, ...]] = CacheSpec(
+    "holdings", deserialize=lambda groups: tuple(Holdings.of(*group) for group in groups)
+)
+"""The holdings of groups, by the ids of the groups."""
+
+
 async def holdings_of(operation: Operation, groups: Sequence[int], day: date | None) -> tuple[Holdings, ...]:
     """Give the members of groups by their ids, now or as a day ended."""
     if not groups:
         return ()
     return await operation.cached_rows(
-        operation.runtime.holdings,
+        HOLDINGS,
         ",".join(map(str, groups)),
         _shape_holdings,
         "group_holdings",

@@ -6,7 +6,7 @@ import orjson
 import pytest
 from conftest import Ask, Live, asker
 
-from graph.app import open_runtime
+from graph.execution.runtime import open_runtime
 from graph.settings import Settings
 
 

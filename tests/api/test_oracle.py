@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from conftest import Ask, Databases, asker
 
-from graph.app import open_runtime
+from graph.execution.runtime import open_runtime
 from graph.loading.discovery import read_paths
 from graph.loading.group_writer import GroupRefused, load_groups
 from graph.settings import Settings
@@ -331,7 +331,7 @@ def made_prices() -> pd.DataFrame:
     prices.loc[prices.index[rows("S18")][-1], ["high", "low", "volume"]] = np.nan
     prices = prices[~gone].reset_index(drop=True)
     # of those with a close on the day before HALF, every second one has one on it
-    good = prices[oracle.confirmed_generation(prices.close)]
+    good = prices[oracle.known(prices.close)]
     before = sorted(good[good.date == HALF - pd.Timedelta(days=1)].symbol)
     if len(before) % 2:
         dropped = before.pop(0)

@@ -15,8 +15,9 @@ from conftest import DATA, Ask, Live, asker
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from graph.app import open_runtime
+from graph.api.nodes import UNIVERSES
 from graph.caching.generations import CONFIRMED_SECONDS
+from graph.execution.runtime import open_runtime
 from graph.loading.checks import check
 from graph.loading.group_writer import GroupRefused, replace_group
 from graph.loading.holdings import GroupHoldings, Holding
@@ -267,7 +268,7 @@ async def test_what_is_remembered_follows_every_write(
                             key=name, day=as_of,
                         )  # fmt: skip
                         assert answer["data"]["universe"]["symbols"] == symbols
-        assert runtime.universes.stats().hits >= sum(map(len, ended.values()))
+        assert runtime.stats(UNIVERSES).hits >= sum(map(len, ended.values()))
 
 
 async def test_the_rows_are_what_happened(connection: "asyncpg.Connection[asyncpg.Record]") -> None:

@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 from conftest import Live, asker
 
-from graph.app import open_runtime
+from graph.execution.runtime import open_runtime
 from graph.settings import Settings
 
 

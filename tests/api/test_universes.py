@@ -2,6 +2,8 @@
 
 from conftest import Ask, Live
 
+from graph.api.nodes import UNIVERSES
+
 
 async def test_a_union_has_each_symbol_once_and_a_canonical_key(ask: Ask) -> None:
     answer = await ask("""{ universe(key: "tech:BIG:top3") { key size symbols groups { name } } }""")
@@ -160,11 +162,11 @@ async def test_a_broken_key_is_told_where(ask: Ask) -> None:
 
 async def test_one_set_is_one_memo_entry_however_it_is_written(live: Live) -> None:
     first = await live.ask('{ universe(key: "BIG:TECH") { key symbols } }')
-    before = live.runtime.universes.stats()
+    before = live.runtime.stats(UNIVERSES)
     for key in ["tech:big", " BIG :\tTECH ", "BIG:TECH:big", "(TECH):(BIG)", "etf/BIG:TECH"]:
         again = await live.ask("query ($key: String!) { universe(key: $key) { key symbols } }", key=key)
         assert (again, again.statements) == (first, [])
-    after = live.runtime.universes.stats()
+    after = live.runtime.stats(UNIVERSES)
     assert (after.entries, after.hits, after.misses) == (1, before.hits + 5, before.misses)
 
 

@@ -22,8 +22,8 @@ import numpy as np
 import orjson
 
 from graph.api.rotation import RotationQuery
-from graph.app import open_runtime
-from graph.execution.operation import Operation, Runtime
+from graph.execution.operation import Operation
+from graph.execution.runtime import Runtime, open_runtime
 from graph.model import GroupType
 from graph.postgres.ddl import make_tables
 from graph.postgres.embedded import embedded_postgres

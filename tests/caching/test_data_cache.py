@@ -1,4 +1,4 @@
-"""The memo: one load in flight, bounded, never an error, and in a Redis alike."""
+"""The cache: one load in flight, bounded, never an error, and in a Redis alike."""
 
 import asyncio
 import shutil
@@ -11,11 +11,12 @@ import pytest
 import redis.asyncio
 from conftest import Live, asker
 
-from graph.app import open_runtime
-from graph.caching.data_cache import CachedValue, DataCache
+from graph.api.nodes import UNIVERSES
+from graph.caching.data_cache import CachedValue, CacheSpec, DataCache
 from graph.caching.generations import CONFIRMED_SECONDS, GenerationTracker
 from graph.errors import DatabaseUnavailable
 from graph.execution.operation import Runtime
+from graph.execution.runtime import open_runtime
 from graph.postgres.database import Generation, ReadResult
 from graph.settings import Settings
 
@@ -70,9 +71,12 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.terminate()
 
 
+WORDS: CacheSpec[Words] = CacheSpec("words", deserialize=tuple)
+
+
 @pytest.fixture(params=["memory", "redis"])
 def cache_url(request: pytest.FixtureRequest) -> str | None:
-    """Where the memo keeps what it keeps."""
+    """Where the cache keeps what it keeps."""
     return None if request.param == "memory" else request.getfixturevalue("redis_url")
 
 
@@ -84,54 +88,54 @@ async def make(cache_url: str | None) -> AsyncIterator[Callable[..., DataCache[W
         async with redis.asyncio.from_url(cache_url) as client:
             await client.flushdb()
 
-    def memo(generations: GenerationTracker, **options: int | bool) -> DataCache[Words]:
-        made.append(DataCache("words", generations, tuple, redis_url=cache_url, **options))
+    def cache(generations: GenerationTracker, **options: bool) -> DataCache[Words]:
+        made.append(DataCache(WORDS, generations, redis_url=cache_url, **options))
         return made[-1]
 
-    yield memo
+    yield cache
     for each in made:
         await each.close()
 
 
-MakeMemo = Callable[..., DataCache[Words]]
+MakeCache = Callable[..., DataCache[Words]]
 
 
-async def test_what_was_loaded_is_remembered_under_its_generation(make: MakeMemo) -> None:
+async def test_what_was_loaded_is_remembered_under_its_generation(make: MakeCache) -> None:
     generations = known(1)
-    memo = make(generations)
-    assert await memo.get("k", giving("a", "b")) == CachedValue(("a", "b"), at(1))
-    assert await memo.get("k", refusing) == CachedValue(("a", "b"), at(1))
+    cache = make(generations)
+    assert await cache.get("k", giving("a", "b")) == CachedValue(("a", "b"), at(1))
+    assert await cache.get("k", refusing) == CachedValue(("a", "b"), at(1))
     generations.observe(ReadResult([], at(2), time.monotonic()))
-    assert await memo.get("k", giving("c", generation=2)) == CachedValue(("c",), at(2))
-    assert await memo.get("k", refusing) == CachedValue(("c",), at(2))
-    stats = memo.stats()
+    assert await cache.get("k", giving("c", generation=2)) == CachedValue(("c",), at(2))
+    assert await cache.get("k", refusing) == CachedValue(("c",), at(2))
+    stats = cache.stats()
     assert (stats.entries, stats.hits, stats.misses, stats.evictions) == (1, 2, 2, 0)
 
 
-async def test_a_load_that_fails_is_not_kept(make: MakeMemo) -> None:
-    memo = make(known(1))
+async def test_a_load_that_fails_is_not_kept(make: MakeCache) -> None:
+    cache = make(known(1))
     for _ in range(2):
         with pytest.raises(DatabaseUnavailable):
-            await memo.get("k", refusing)
-    assert await memo.get("k", giving("a")) == CachedValue(("a",), at(1))
+            await cache.get("k", refusing)
+    assert await cache.get("k", giving("a")) == CachedValue(("a",), at(1))
 
 
-async def test_nothing_is_kept_without_a_generation(make: MakeMemo) -> None:
-    memo = make(known(1))
-    await memo.get("k", giving("a", generation=None))
-    assert (await memo.get("k", giving("b"))).value == ("b",)
+async def test_nothing_is_kept_without_a_generation(make: MakeCache) -> None:
+    cache = make(known(1))
+    await cache.get("k", giving("a", generation=None))
+    assert (await cache.get("k", giving("b"))).value == ("b",)
 
 
-async def test_nothing_is_served_while_the_generation_is_not_known(make: MakeMemo) -> None:
+async def test_nothing_is_served_while_the_generation_is_not_known(make: MakeCache) -> None:
     generations = known(1)
-    memo = make(generations)
-    await memo.get("k", giving("a"))
+    cache = make(generations)
+    await cache.get("k", giving("a"))
     generations.tracked = False
-    assert (await memo.get("k", giving("b"))).value == ("b",)
+    assert (await cache.get("k", giving("b"))).value == ("b",)
 
 
-async def test_all_who_ask_at_once_share_one_load(make: MakeMemo) -> None:
-    memo = make(known(1))
+async def test_all_who_ask_at_once_share_one_load(make: MakeCache) -> None:
+    cache = make(known(1))
     loads, going = 0, asyncio.Event()
 
     async def slow() -> CachedValue[Words]:
@@ -140,7 +144,7 @@ async def test_all_who_ask_at_once_share_one_load(make: MakeMemo) -> None:
         await going.wait()
         return CachedValue(("a",), at(1))
 
-    asked = [asyncio.create_task(memo.get("k", slow)) for _ in range(50)]
+    asked = [asyncio.create_task(cache.get("k", slow)) for _ in range(50)]
     while loads == 0:
         await asyncio.sleep(0)
     asked[0].cancel()  # who asked first may go: the others still wait
@@ -151,40 +155,40 @@ async def test_all_who_ask_at_once_share_one_load(make: MakeMemo) -> None:
     assert loads == 1
 
 
-async def test_all_who_share_a_load_that_fails_are_told(make: MakeMemo) -> None:
-    memo = make(known(1))
-    answers = await asyncio.gather(*(memo.get("k", refusing) for _ in range(5)), return_exceptions=True)
+async def test_all_who_share_a_load_that_fails_are_told(make: MakeCache) -> None:
+    cache = make(known(1))
+    answers = await asyncio.gather(*(cache.get("k", refusing) for _ in range(5)), return_exceptions=True)
     assert [str(answer) for answer in answers] == ["gone"] * 5
 
 
-async def test_a_load_that_began_too_long_ago_is_not_shared(make: MakeMemo, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_load_that_began_too_long_ago_is_not_shared(make: MakeCache, monkeypatch: pytest.MonkeyPatch) -> None:
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    memo = make(known(1))
+    cache = make(known(1))
     going = asyncio.Event()
 
     async def old() -> CachedValue[Words]:
         await going.wait()
         return CachedValue(("old",), at(1))
 
-    first = asyncio.create_task(memo.get("k", old))
-    while not memo._flights:  # noqa: SLF001 - nothing else tells that the load has begun
+    first = asyncio.create_task(cache.get("k", old))
+    while not cache._flights:  # noqa: SLF001 - how it ends is what matters
         await asyncio.sleep(0)
     later = time.monotonic() + CONFIRMED_SECONDS
     monkeypatch.setattr("graph.caching.data_cache.time.monotonic", lambda: later)
-    assert (await memo.get("k", giving("new", generation=2))).value == ("new",)
+    assert (await cache.get("k", giving("new", generation=2))).value == ("new",)
     going.set()
     assert (await first).value == ("old",)
     await asyncio.sleep(0)
     asyncio.get_running_loop().set_exception_handler(None)
-    assert (memo._flights, complaints) == ({}, [])  # noqa: SLF001 - both have landed
+    assert (cache._flights, complaints) == ({}, [])  # noqa: SLF001 - how it ends is what matters
 
 
-async def test_an_outage_is_an_error_or_where_that_is_set_what_was_last_known(make: MakeMemo) -> None:
+async def test_an_outage_is_an_error_or_where_that_is_set_what_was_last_known(make: MakeCache) -> None:
     generations = known(1)
     strict, stale = make(generations), make(generations, serve_stale=True)
-    for memo in (strict, stale):
-        await memo.get("k", giving("a"))
+    for cache in (strict, stale):
+        await cache.get("k", giving("a"))
     generations.tracked = False
     with pytest.raises(DatabaseUnavailable):
         await strict.get("k", refusing)
@@ -199,46 +203,46 @@ async def test_an_outage_is_an_error_or_where_that_is_set_what_was_last_known(ma
         await stale.get("k", refusing)
 
 
-async def test_what_is_of_another_database_or_time_is_dropped(make: MakeMemo) -> None:
+async def test_what_is_of_another_database_or_time_is_dropped(make: MakeCache) -> None:
     generations = known(5)
-    memo = make(generations, serve_stale=True)
-    await memo.get("k", giving("a", generation=5))
+    cache = make(generations, serve_stale=True)
+    await cache.get("k", giving("a", generation=5))
     generations.observe(ReadResult([], at(3), time.monotonic()))
-    assert (await memo.get("k", giving("b", generation=3))).value == ("b",)
+    assert (await cache.get("k", giving("b", generation=3))).value == ("b",)
     generations.observe(ReadResult([], at(5), time.monotonic()))
-    assert (await memo.get("k", giving("c", generation=5))).value == ("c",)
+    assert (await cache.get("k", giving("c", generation=5))).value == ("c",)
 
 
 async def test_the_least_recently_used_goes_first() -> None:
     generations = known(1)
-    memo: DataCache[Words] = DataCache("words", generations, tuple, max_entries=2)
+    cache: DataCache[Words] = DataCache(CacheSpec("words", tuple, max_entries=2), generations)
     for key in ("a", "b", "a", "c"):
-        await memo.get(key, giving(key))
-    assert memo.stats().entries == 2
-    assert memo.stats().evictions == 1
-    assert (await memo.get("a", refusing)).value == ("a",)
-    assert (await memo.get("c", refusing)).value == ("c",)
+        await cache.get(key, giving(key))
+    assert cache.stats().entries == 2
+    assert cache.stats().evictions == 1
+    assert (await cache.get("a", refusing)).value == ("a",)
+    assert (await cache.get("c", refusing)).value == ("c",)
     with pytest.raises(DatabaseUnavailable):
-        await memo.get("b", refusing)
+        await cache.get("b", refusing)
 
 
 async def test_bytes_are_bounded_too() -> None:
-    memo: DataCache[Words] = DataCache("words", known(1), tuple, max_bytes=3_000)
+    cache: DataCache[Words] = DataCache(CacheSpec("words", tuple, max_bytes=3_000), known(1))
     for number in range(20):
-        await memo.get(str(number), giving("x" * 500))
-    stats = memo.stats()
+        await cache.get(str(number), giving("x" * 500))
+    stats = cache.stats()
     assert stats.bytes is not None
     assert 1_000 < stats.bytes <= 3_000
     assert stats.entries + stats.evictions == 20
-    await memo.get("huge", giving("x" * 5_000))
-    assert memo.stats().bytes == memo.stats().entries == 0
+    await cache.get("huge", giving("x" * 5_000))
+    assert cache.stats().bytes == cache.stats().entries == 0
 
 
 async def test_an_older_load_that_ends_later_does_not_put_out_a_newer_one() -> None:
-    memo: DataCache[Words] = DataCache("words", known(2), tuple)
-    await memo.get("k", giving("new", generation=2))
-    await memo._fill("k", giving("old", generation=1))  # noqa: SLF001 - how it ends is what matters
-    assert (await memo.get("k", refusing)).value == ("new",)
+    cache: DataCache[Words] = DataCache(WORDS, known(2))
+    await cache.get("k", giving("new", generation=2))
+    await cache._fill("k", giving("old", generation=1))  # noqa: SLF001 - how it ends is what matters
+    assert (await cache.get("k", refusing)).value == ("new",)
 
 
 @pytest.fixture
@@ -260,7 +264,7 @@ async def test_servers_share_what_a_redis_remembers(two_servers: list[Runtime]) 
     answer = await other(TOP3)
     assert answer == {"data": {"universe": {"symbols": ["AAPL", "MSFT", "NVDA"]}}}
     assert answer.statements == []
-    stats = two_servers[1].universes.stats()
+    stats = two_servers[1].stats(UNIVERSES)
     assert (stats.bytes, stats.hits, stats.misses) == (None, 1, 0)
 
 
@@ -294,7 +298,7 @@ async def test_the_memo_can_be_off(market_url: str) -> None:
         for _ in range(2):
             assert (await asker(runtime)(TOP3)).statements == ["group_names", "group_symbols"]
             assert (await asker(runtime)(MEMBERS)).statements == ["groups_named", "members_by_weight"]
-        assert runtime.universes.stats().entries == runtime.columns.stats().entries == 0
+        assert runtime.stats(UNIVERSES).entries == runtime.column_cache.stats().entries == 0
 
 
 async def test_a_stampede_on_a_universe_is_one_statement(live: Live) -> None:
@@ -306,8 +310,8 @@ async def test_a_stampede_on_a_universe_is_one_statement(live: Live) -> None:
 
 async def test_a_memo_goes_by_the_changes_of_its_family() -> None:
     generations = known(1)
-    groups: DataCache[Words] = DataCache("groups", generations, tuple)
-    prices: DataCache[Words] = DataCache("prices", generations, tuple, family="prices")
+    groups: DataCache[Words] = DataCache(WORDS, generations)
+    prices: DataCache[Words] = DataCache(CacheSpec("prices", tuple, family="prices"), generations)
     assert await groups.get("k", giving("a")) == CachedValue(("a",), at(1))
     assert await prices.get("k", giving("p")) == CachedValue(("p",), at(1))
     assert await prices.last("k") == ("p",)

@@ -12,8 +12,9 @@ from conftest import Databases, Live, asker, seconds_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from graph.app import open_runtime
+from graph.api.nodes import UNIVERSES
 from graph.caching.generations import CONFIRMED_SECONDS, GenerationTracker, ListenerMode
+from graph.execution.runtime import open_runtime
 from graph.postgres.database import Generation, ReadResult
 from graph.postgres.ddl import make_tables
 from graph.settings import Settings
@@ -125,11 +126,11 @@ async def test_without_the_triggers_nothing_is_kept_and_init_brings_them_back(li
         return live.runtime.generations.mode is ListenerMode.OFF
 
     await seconds_until(off)
-    hits = live.runtime.universes.stats().hits
+    hits = live.runtime.stats(UNIVERSES).hits
     for symbol, expected in (("AMD", ["AAPL", "AMD", "MSFT", "NVDA"]), ("IBM", ["AAPL", "AMD", "IBM", "MSFT", "NVDA"])):
         await live.writer.execute("INSERT INTO group_memberships (group_id, symbol) VALUES (9, $1)", symbol)
         assert await top3(live) == expected
-    assert live.runtime.universes.stats().hits == hits
+    assert live.runtime.stats(UNIVERSES).hits == hits
     await make_tables(live.writer)
 
     async def on() -> bool:

@@ -19,10 +19,10 @@ from starlette.applications import Starlette
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
-from graph.app import open_runtime
 from graph.caching.generations import CONFIRMED_SECONDS, GenerationTracker
 from graph.caching.response_cache import ResponseCache, Validity
-from graph.execution.operation import Operation, Runtime
+from graph.execution.operation import Operation
+from graph.execution.runtime import Runtime, open_runtime
 from graph.http.endpoint import GraphQLEndpoint
 from graph.postgres.database import Database, Generation, ReadResult
 from graph.settings import Settings
@@ -61,7 +61,7 @@ class Site:
 async def opened(url: str) -> AsyncIterator[Site]:
     async with open_runtime(Settings(database_url=url)) as runtime:
         await runtime.generations.confirmed()
-        endpoint = GraphQLEndpoint(SCHEMA, lambda: site.operation(), HTMLResponse, lambda: runtime.answers)  # noqa: PLW0108 - it is yet to come
+        endpoint = GraphQLEndpoint(SCHEMA, lambda: site.operation(), HTMLResponse, lambda: runtime.response_cache)  # noqa: PLW0108 - it is yet to come
         transport = httpx2.ASGITransport(app=Starlette(routes=[Route("/graphql", endpoint)]))
         async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
             site = Site(runtime, client, await asyncpg.connect(url))
@@ -80,7 +80,7 @@ async def test_what_is_asked_again_is_answered_with_the_same_bytes(site: Site) -
     again = await site.post(HOLDERS, symbol="AAPL")
     assert (again.status_code, again.content, again.headers) == (200, first.content, first.headers)
     assert [operation.statements for operation in site.operations] == [["stocks", "stock_memberships"]]
-    stats = site.runtime.answers.stats()
+    stats = site.runtime.response_cache.stats()
     assert (stats.entries, stats.hits, stats.misses, stats.evictions) == (1, 1, 1, 0)
 
 
@@ -155,7 +155,7 @@ async def test_a_change_of_prices_leaves_answers_that_read_none(site: Site) -> N
 async def test_errors_and_the_status_are_never_kept(site: Site, query: str) -> None:
     for _ in range(2):
         await site.ask(query)
-    assert site.runtime.answers.stats().entries == 0
+    assert site.runtime.response_cache.stats().entries == 0
 
 
 async def test_where_nothing_is_recorded_nothing_is_kept(databases: Databases, priced_template: str) -> None:
@@ -166,7 +166,7 @@ async def test_where_nothing_is_recorded_nothing_is_kept(databases: Databases, p
     async with opened(url) as site:
         for _ in range(2):
             assert (await site.ask(TOP3))[1] is False
-        assert site.runtime.answers.stats().entries == 0
+        assert site.runtime.response_cache.stats().entries == 0
 
 
 async def test_what_rests_on_the_day_ends_with_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,17 +263,17 @@ async def test_what_was_read_before_everything_became_worthless_is_read_again(
     await gone.wait()
     site.runtime.generations.epoch += 1
     await site.ask(HOLDERS, symbol="AAPL")
-    assert site.runtime.answers.stats().entries == 1
+    assert site.runtime.response_cache.stats().entries == 1
     going.set()
     await asked
     assert epochs == [epochs[0], epochs[0] + 1]
-    assert site.runtime.answers.stats().entries == 2
+    assert site.runtime.response_cache.stats().entries == 2
 
 
 async def test_a_client_that_is_gone_when_it_is_answered_is_no_error_of_ours(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    endpoint = GraphQLEndpoint(SCHEMA, site.operation, HTMLResponse, lambda: site.runtime.answers)
+    endpoint = GraphQLEndpoint(SCHEMA, site.operation, HTMLResponse, lambda: site.runtime.response_cache)
     body = orjson.dumps({"query": TOP3})
     sent: list[str] = []
 
@@ -309,22 +309,22 @@ def test_the_least_recently_used_goes_when_there_is_no_room() -> None:
     kept, _ = answers(max_bytes=11_000)
     keys = [kept.key(b"POST", str(number).encode()) for number in range(4)]
     for key in keys[:3]:
-        assert kept.keep(key, b"x" * 1_000, Validity({"groups": 1}, None, 0))
+        assert kept.store(key, b"x" * 1_000, Validity({"groups": 1}, None, 0))
     assert kept.get(keys[0])
-    kept.keep(keys[3], b"x" * 1_000, Validity({"groups": 1}, None, 0))
+    kept.store(keys[3], b"x" * 1_000, Validity({"groups": 1}, None, 0))
     assert [bool(kept.get(key)) for key in keys] == [True, False, True, True]
     stats = kept.stats()
     assert (stats.entries, stats.bytes, stats.evictions) == (3, 10_500, 1)
     # the same again takes no more room
-    kept.keep(keys[3], b"y" * 1_000, Validity({"groups": 1}, None, 0))
+    kept.store(keys[3], b"y" * 1_000, Validity({"groups": 1}, None, 0))
     assert kept.stats().bytes == 10_500
-    assert kept.keep(keys[1], b"x" * 5_000_000, Validity({"groups": 1}, None, 0)) is None
+    assert kept.store(keys[1], b"x" * 5_000_000, Validity({"groups": 1}, None, 0)) is None
 
 
 def test_an_answer_holds_under_its_generation_alone() -> None:
     kept, generations = answers()
     key = kept.key(b"POST", b"{}")
-    kept.keep(key, b"old", Validity({"groups": 1}, None, 0))
+    kept.store(key, b"old", Validity({"groups": 1}, None, 0))
     assert kept.get(key)
     generations.observe(ReadResult([], Generation(1, 7), time.monotonic()))
     assert kept.get(key)

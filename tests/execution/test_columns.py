@@ -30,7 +30,7 @@ async def test_a_query_reads_only_what_no_query_before_has_read(live: Live) -> N
     assert sorted(other.statements) == ["member_counts", "stock_details", "stock_memberships"]
     # another key, though the same group
     assert (await live.ask('{ group(name: "tech") { name } }')).statements == ["groups_named"]
-    stats = live.runtime.columns.stats()
+    stats = live.runtime.column_cache.stats()
     assert (stats.entries, stats.misses, stats.evictions) == (2, 2, 0)
     assert stats.bytes
     assert stats.bytes > 1_000
@@ -60,10 +60,10 @@ async def test_what_rests_on_more_than_the_groups_is_read_each_time(live: Live) 
         '{ breadth(universe: "TECH") { members } }',
     ):
         await live.ask(query)
-        kept = live.runtime.columns.stats().entries
+        kept = live.runtime.column_cache.stats().entries
         assert SCHEMA.execute_from_cache(query, None, None, Operation(live.runtime)) is None
         await live.ask(query)
-        assert live.runtime.columns.stats().entries == kept
+        assert live.runtime.column_cache.stats().entries == kept
 
 
 async def test_where_nothing_is_recorded_nothing_is_kept(live: Live) -> None:
@@ -71,7 +71,7 @@ async def test_where_nothing_is_recorded_nothing_is_kept(live: Live) -> None:
     await seconds_until(lambda: _holds(not live.runtime.generations.tracked))
     for _ in range(2):
         assert (await live.ask(MEMBERS)).statements == ["groups_named", "members_by_weight"]
-    assert live.runtime.columns.stats().entries == 0
+    assert live.runtime.column_cache.stats().entries == 0
 
 
 async def _holds(what: object) -> bool:
@@ -100,7 +100,7 @@ async def test_a_column_that_many_ask_for_is_read_once_also_where_the_first_of_t
     assert all(other == first for other in others)
     assert sorted(sent) == ["groups_named", "members_by_weight"]
 
-    live.runtime.columns.clear()
+    live.runtime.column_cache.clear()
     sent.clear()
     under_way.clear()
     let_go.clear()
@@ -131,16 +131,16 @@ async def test_objects_count_as_often_as_they_are_in_the_answer(
 async def test_what_was_not_used_for_longest_is_put_out(live: Live) -> None:
     queries = [f'{{ stock(symbol: "{symbol}") {{ name groups {{ name }} }} }}' for symbol in ("AAPL", "MSFT", "NVDA")]
     await live.ask(queries[0])
-    size = live.runtime.columns.stats().bytes
+    size = live.runtime.column_cache.stats().bytes
     assert size
-    live.runtime.columns.clear()
-    live.runtime.columns._max_bytes = size * 5 // 2  # noqa: SLF001 - no setting is worth it
+    live.runtime.column_cache.clear()
+    live.runtime.column_cache._max_bytes = size * 5 // 2  # noqa: SLF001 - no setting is worth it
     for query in (queries[0], queries[1], queries[0], queries[2]):
         await live.ask(query)
     again = [(await live.ask(query)).statements for query in (queries[0], queries[2], queries[1])]
     assert again == [[], [], ["stocks", "stock_memberships"]]
-    assert live.runtime.columns.stats().evictions == 2
-    stats = live.runtime.columns.stats()
+    assert live.runtime.column_cache.stats().evictions == 2
+    stats = live.runtime.column_cache.stats()
     assert stats.bytes
     assert stats.bytes <= size * 5 // 2
 
@@ -152,12 +152,12 @@ async def test_a_field_with_arguments_of_any_length_is_not_kept(live: Live) -> N
         )
         assert answer == {"data": {"search": []}}
         assert answer.statements == ["search_hits"]
-    assert live.runtime.columns.stats().entries == 0
+    assert live.runtime.column_cache.stats().entries == 0
 
 
 async def test_what_a_generation_kept_goes_with_it_and_needs_no_collector(live: Live) -> None:
     await live.ask(MEMBERS)
-    root = live.runtime.columns.root()
+    root = live.runtime.column_cache.root()
     assert isinstance(root, ColumnCacheRoot)
     old = weakref.ref(root)
     del root

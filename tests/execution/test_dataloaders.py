@@ -11,12 +11,12 @@ import asyncpg
 import pytest
 from conftest import Live, asker, seconds_until
 
-from graph.app import open_runtime
 from graph.errors import DatabaseUnavailable, InvalidArgument
 from graph.execution import dataloaders as batches
 from graph.execution.columns import LazyObjects
 from graph.execution.dataloaders import BatchQueue, DataLoader
-from graph.execution.operation import Operation, Runtime
+from graph.execution.operation import Operation
+from graph.execution.runtime import Runtime, open_runtime
 from graph.postgres import database as database_module
 from graph.postgres.database import POOL_SIZE, Database, ReadResult
 from graph.settings import Settings
@@ -91,9 +91,9 @@ async def test_what_one_asks_wrongly_the_others_do_not_suffer_for(market_url: st
         first, second = Operation(runtime), Operation(runtime)
         async with first.attempt(snapshot=False), second.attempt(snapshot=False):
             *found, error = await asyncio.gather(
-                first.many("stocks", "AAPL", "DEFAULT"),
-                first.many("stocks", "MSFT", "DEFAULT"),
-                second.many("stocks", "A\0", "DEFAULT"),
+                first.load_rows("stocks", "AAPL", "DEFAULT"),
+                first.load_rows("stocks", "MSFT", "DEFAULT"),
+                second.load_rows("stocks", "A\0", "DEFAULT"),
                 return_exceptions=True,
             )
             assert [[row["symbol"] for row in rows] for rows in found] == [["AAPL"], ["MSFT"]]  # type: ignore[union-attr]
@@ -116,7 +116,7 @@ async def test_an_outage_costs_no_more_statements_than_there_are_questions(
         async with AsyncExitStack() as attempts:
             for operation in operations:
                 await attempts.enter_async_context(operation.attempt(snapshot=False))
-            asked = [operation.many("stocks", "AAPL", "DEFAULT") for operation in operations]
+            asked = [operation.load_rows("stocks", "AAPL", "DEFAULT") for operation in operations]
             found = await asyncio.gather(*asked, return_exceptions=True)
         assert [type(each) for each in found] == [DatabaseUnavailable] * 4
         assert [statement for statement in sent if statement != "tracking"] == ["stocks"]
@@ -135,9 +135,9 @@ async def test_who_asks_after_a_statement_was_sent_gets_another() -> None:
     await wire.statements(2)
     wire.answers[1].set_result(rows("later"))
     wire.answers[0].set_result(rows("earlier", "other"))
-    found = await asyncio.gather(first.answers, second.answers)
+    found = await asyncio.gather(first.loaded, second.loaded)
     assert wire.sent == [("stocks", ["AAPL", "MSFT"]), ("stocks", ["AAPL"])]
-    values = [{key: answer[0]["value"] for key, answer in each.of.items()} for each in found]
+    values = [{key: answer[0]["value"] for key, answer in each.values.items()} for each in found]
     assert values == [{("AAPL",): "earlier", ("MSFT",): "other"}, {("AAPL",): "later"}]
 
 
@@ -145,14 +145,14 @@ async def test_keys_of_several_batches_are_of_all_their_generations(live: Live) 
     operation = Operation(live.runtime)
     async with operation.attempt(snapshot=False):
         first, both, again = operation.fork(), operation.fork(), operation.fork()
-        before = await first.every("member_counts", [(1,)])
+        before = await first.load_rows_many("member_counts", [(1,)])
         await live.writer.execute("UPDATE definition_groups SET description = 'other' WHERE id = 1")
-        found = await both.every("member_counts", [(1,), (2,)])
-        assert (found[:1], len(first.dependencies.seen), len(both.dependencies.seen)) == (before, 1, 2)
-        await again.every("member_counts", [(2,), (1,)])
-        assert again.dependencies.seen == both.dependencies.seen
+        found = await both.load_rows_many("member_counts", [(1,), (2,)])
+        assert (found[:1], len(first.dependencies.generations), len(both.dependencies.generations)) == (before, 1, 2)
+        await again.load_rows_many("member_counts", [(2,), (1,)])
+        assert again.dependencies.generations == both.dependencies.generations
         operation.merge(both.dependencies)
-        assert not operation.agrees
+        assert not operation.is_consistent
 
 
 async def test_questions_of_other_arguments_or_too_many_keys_go_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ async def test_questions_of_other_arguments_or_too_many_keys_go_apart(monkeypatc
     ]
     for answer in wire.answers:
         answer.set_exception(DatabaseUnavailable("gone"))
-    found = await asyncio.gather(*(batch.answers for batch in asked), return_exceptions=True)
+    found = await asyncio.gather(*(batch.loaded for batch in asked), return_exceptions=True)
     assert [type(each) for each in found] == [DatabaseUnavailable] * 7
 
 
@@ -194,21 +194,21 @@ async def test_a_statement_goes_on_while_anybody_has_use_for_it_and_no_longer() 
     await asyncio.sleep(0)
     assert not wire.answers[0].cancelled()
     batch.unsubscribe("other")
-    await asyncio.wait([batch.answers])
+    await asyncio.wait([batch.loaded])
     assert wire.answers[0].cancelled()
     # what nobody has use for is not sent; who joins then is answered
     nobodys = shared.enqueue(question, [("MSFT",)])
     nobodys.subscribe("one")
     nobodys.unsubscribe("one")
-    await asyncio.wait([nobodys.answers])
+    await asyncio.wait([nobodys.loaded])
     joined = shared.enqueue(question, [("NVDA",)])
     joined.subscribe("one")
     joined.unsubscribe("one")
     joined.subscribe("other")
     await wire.statements(2)
     wire.answers[1].set_result(rows("there"))
-    assert await joined.answers == ({("NVDA",): rows("there")}, None)
-    assert nobodys.answers.cancelled()
+    assert await joined.loaded == ({("NVDA",): rows("there")}, None)
+    assert nobodys.loaded.cancelled()
 
 
 async def test_a_client_that_goes_takes_no_statement_from_others(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +222,7 @@ async def test_a_client_that_goes_takes_no_statement_from_others(live: Live, mon
         return await fetch(statement, *arguments, **options)
 
     right = await live.ask(HOLDERS, symbol="AAPL")
-    live.runtime.columns.clear()
+    live.runtime.column_cache.clear()
     monkeypatch.setattr(live.runtime.database, "fetch", slowly)
     goes, stays = (asyncio.create_task(live.ask(HOLDERS, symbol=symbol)) for symbol in ("MSFT", "AAPL"))
     await under_way.wait()
@@ -237,14 +237,14 @@ async def test_who_is_cancelled_takes_nothing_from_others_of_the_operation(live:
     operation = Operation(live.runtime)
     await live.writer.execute("BEGIN; LOCK TABLE group_memberships")
     async with operation.attempt(snapshot=snapshot):
-        counts = asyncio.create_task(operation.many("member_counts", 1))
+        counts = asyncio.create_task(operation.load_rows("member_counts", 1))
         await seconds_until(lambda: _waits_for_a_lock(live))
         counts.cancel()
         await asyncio.wait([counts])
         await live.writer.execute("ROLLBACK")
-        assert [row["symbol"] for row in await operation.many("stocks", "AAPL", "DEFAULT")] == ["AAPL"]
+        assert [row["symbol"] for row in await operation.load_rows("stocks", "AAPL", "DEFAULT")] == ["AAPL"]
         # it was read all the same
-        assert [row["total"] for row in await operation.many("member_counts", 1)] == [5]
+        assert [row["total"] for row in await operation.load_rows("member_counts", 1)] == [5]
     assert operation.statements == ["member_counts", "stocks"]
 
 
@@ -257,14 +257,14 @@ async def test_a_statement_ends_with_the_only_operation_that_asked(live: Live) -
     operation = Operation(live.runtime)
     await live.writer.execute("BEGIN; LOCK TABLE group_memberships")
     async with operation.attempt(snapshot=False):
-        asked = asyncio.create_task(operation.many("member_counts", 1))
+        asked = asyncio.create_task(operation.load_rows("member_counts", 1))
         await seconds_until(lambda: _waits_for_a_lock(live))
     await asyncio.wait([asked])
     assert asked.cancelled()
     await seconds_until(lambda: _no_longer_waits(live))
     await live.writer.execute("ROLLBACK")
     with pytest.raises(asyncio.CancelledError):
-        await operation.many("member_counts", 1)
+        await operation.load_rows("member_counts", 1)
 
 
 async def _no_longer_waits(live: Live) -> bool:
@@ -357,8 +357,8 @@ async def test_what_was_asked_goes_with_the_operation_and_needs_no_collector(liv
     gc.disable()
     try:
         async with operation.attempt(snapshot=False):
-            await operation.many("groups_named", "BIG", "DEFAULT")
-            ((asked,),) = (each.values() for each in operation._attempt._asked.values())  # noqa: SLF001
+            await operation.load_rows("groups_named", "BIG", "DEFAULT")
+            ((asked,),) = (each.values() for each in operation._attempt._batch_of.values())  # noqa: SLF001
             batch = weakref.ref(asked)
             del asked
         await asyncio.sleep(0)

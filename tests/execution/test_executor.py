@@ -5,7 +5,7 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Literal, NewType
@@ -20,13 +20,14 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types import ExecutionResult
 
-from graph.app import open_runtime
 from graph.errors import DatabaseUnavailable
+from graph.execution.assembly import Assembler
 from graph.execution.columns import Column, Dependencies, ListColumn, ObjectColumn, ObjectSet
-from graph.execution.executor import ColumnExecutor, PlanExecution
+from graph.execution.executor import ColumnExecutor
 from graph.execution.limits import code_errors
-from graph.execution.operation import Operation, Runtime
+from graph.execution.operation import Operation
 from graph.execution.plans import Plan, batch_field
+from graph.execution.runtime import Runtime, open_runtime
 from graph.settings import Settings
 
 AT_ONCE = 5
@@ -41,12 +42,11 @@ class Alone:
     """The context of a schema that reads no database."""
 
     root = None
-    source = Dependencies()
+    dependencies = Dependencies()
     objects = 0
-    each = ()
-    alone = False
+    costs = ()
 
-    def part(self) -> "Alone":
+    def fork(self) -> "Alone":
         return self
 
     def merge(self, _: Dependencies, __: int | None = None) -> None: ...
@@ -114,16 +114,14 @@ async def test_generated_queries_have_the_answers_of_the_standard_executor(
     rng = random.Random(int(os.environ.get("TEST_SEED", "7")))
     seen: Counter[str] = Counter()
     over_several: set[tuple[str, str]] = set()
-    make_rows = PlanExecution._rows  # noqa: SLF001 - nothing else tells what was executed by columns
+    make_rows = Assembler._rows  # noqa: SLF001 - nothing else tells what was executed by columns
 
-    def noting(
-        run: PlanExecution, plan: Plan, objects: ObjectSet, times: list[int] | None = None
-    ) -> list[dict[str, Any]]:
+    def noting(run: Assembler, plan: Plan, objects: ObjectSet, times: list[int] | None = None) -> list[dict[str, Any]]:
         if len(objects) > 1:
             over_several.update((plan.type, field.attribute) for field in plan.fields if field)
         return make_rows(run, plan, objects, times)
 
-    monkeypatch.setattr(PlanExecution, "_rows", noting)
+    monkeypatch.setattr(Assembler, "_rows", noting)
     url = await databases.make(priced_template)
     together: list[tuple[Query, Any]] = []
     async with (
@@ -293,14 +291,17 @@ async def test_a_key_is_sent_once_whether_it_is_answered_under_way_or_an_error(
 
         monkeypatch.setattr(runtime.database, "fetch", noted)
         async with operation.attempt(snapshot=False):
-            first = asyncio.create_task(operation.every("member_counts", [(1,), (2,)]))
+            first = asyncio.create_task(operation.load_rows_many("member_counts", [(1,), (2,)]))
             await sent.wait()
             # (1,) is under way; who is cancelled takes it from nobody
-            second = asyncio.create_task(operation.every("member_counts", [(1,), (3,)]))
+            second = asyncio.create_task(operation.load_rows_many("member_counts", [(1,), (3,)]))
             await asyncio.sleep(0)
             first.cancel()
             assert [rows[0]["total"] for rows in await second] == [5, 4]
-            assert [rows[0]["total"] for rows in await operation.every("member_counts", [(2,), (1,)])] == [4, 5]
+            assert [rows[0]["total"] for rows in await operation.load_rows_many("member_counts", [(2,), (1,)])] == [
+                4,
+                5,
+            ]
             assert operation.statements == ["member_counts", "member_counts"]
 
         async def fail(*_: Any, **__: Any) -> Any:
@@ -311,7 +312,7 @@ async def test_a_key_is_sent_once_whether_it_is_answered_under_way_or_an_error(
         async with operation.attempt(snapshot=False):
             for _ in range(3):
                 with pytest.raises(DatabaseUnavailable):
-                    await operation.every("member_counts", [(1,)])
+                    await operation.load_rows_many("member_counts", [(1,)])
         assert operation.statements == ["member_counts"]
         # an outage costs a query no more statements than it has
         operation = Operation(runtime)
@@ -389,34 +390,23 @@ async def test_batch_forms_give_what_their_fields_give(
 class Number:
     value: int
 
-    @strawberry.field
-    async def half(self) -> int:
-        if self.value % 2:
-            raise ValueError(f"{self.value} is odd")
-        return self.value // 2
-
-    @batch_field(half)
+    @batch_field
     @staticmethod
-    async def _halves(numbers: list["Number"], _: Any) -> list[int]:
-        return [await number.half() for number in numbers]
+    async def half(numbers: Sequence["Number"], _: Any) -> list[int]:
+        if odd := [number.value for number in numbers if number.value % 2]:
+            raise ValueError(f"{odd[0]} is odd")
+        return [number.value // 2 for number in numbers]
 
-    @strawberry.field
-    async def many(self) -> "list[Number]":
-        return [Number(value=number) for number in range(self.value)]
-
-    @batch_field(many)
+    @batch_field
     @staticmethod
-    async def _many(numbers: list["Number"], _: Any) -> "list[list[Number]]":
-        return [await number.many() for number in numbers]
+    async def many(numbers: Sequence["Number"], _: Any) -> "list[list[Number]]":
+        return [[Number(value=value) for value in range(number.value)] for number in numbers]
 
-    @strawberry.field
-    async def same(self) -> int:
-        return self.value
-
-    @batch_field(same)
+    @batch_field
     @staticmethod
-    async def _lost(numbers: list["Number"], _: Any) -> list[int]:
-        return [number.value for number in numbers][1:]
+    async def same(numbers: Sequence["Number"], _: Any) -> list[int]:
+        # those of more than one object are lost
+        return [number.value for number in numbers][: 1 if len(numbers) == 1 else -1]
 
 
 @strawberry.type
@@ -481,7 +471,7 @@ async def test_what_users_ask_is_never_left_to_the_standard_way(
 
 def rests_on_more(source: Dependencies) -> bool:
     """Whether a column rests on what is not the groups, so that no other operation may have it."""
-    return bool(source.day or source.volatile or source.stale or any(f != "groups" for f, _ in source.seen))
+    return bool(source.day or source.volatile or source.stale or any(f != "groups" for f, _ in source.generations))
 
 
 def kept_columns(objects: ObjectSet) -> Iterator[Column]:
@@ -518,13 +508,13 @@ async def test_columns_that_rest_on_more_than_the_groups_are_not_kept(
                     result.data,
                     operation.day,
                     operation.volatile,
-                    sorted({family for family, _ in operation.seen}),
+                    sorted({family for family, _ in operation.generations}),
                 )
             )
             assert SCHEMA.execute_from_cache(RESTING_ON_MORE, None, None, Operation(runtime)) is None
         assert told[0] == told[1] == told[2]
         assert told[0][1:] == (datetime.now(UTC).date(), True, ["groups", "prices"])
-        root = runtime.columns.root()
+        root = runtime.column_cache.root()
         assert root is not None
         columns = list(kept_columns(root))
         assert len(columns) > 3

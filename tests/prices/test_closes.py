@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from copy import copy
 from datetime import date, timedelta
 from typing import Any
 
@@ -13,10 +13,10 @@ from conftest import Ask, Databases, Live, asker, seconds_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from graph.app import open_runtime
-from graph.execution.operation import Operation, Runtime
+from graph.execution.operation import Operation
+from graph.execution.runtime import Runtime, open_runtime
 from graph.postgres.database import Database
-from graph.prices.closes import prices_until
+from graph.prices.closes import PRICES, prices_until
 from graph.settings import Settings
 
 DAY = '{ sectorRotation(universe: "BIG", windows: [DAY]) { asOf priced rows { group { name } windows { change } } } }'
@@ -50,7 +50,7 @@ async def test_closes_are_read_once_and_shared(market: Live) -> None:
         '{ breadth(universe: "top3") { priced } stock(symbol: "MSFT") { performance { change } } }'
     )
     assert sorted(other.statements) == ["group_symbols", "stocks"]
-    stats = market.runtime.frames.stats()
+    stats = market.runtime.stats(PRICES)
     assert (stats.entries, stats.misses) == (1, 1)
 
 
@@ -132,7 +132,7 @@ async def test_what_cannot_be_remembered_is_read_once_for_an_answer(
         assert answer.statements.count("last_price_day") == 1
         changes = {node["name"]: node["performance"][0]["change"] for node in answer["data"]["groups"]["nodes"]}
         assert (changes["financials"], changes["nothing yet"]) == (0.1, None)
-        assert runtime.frames.stats().entries == 0
+        assert runtime.stats(PRICES).entries == 0
 
 
 async def test_what_is_read_of_groups_and_of_prices_is_of_one_moment(
@@ -213,7 +213,7 @@ async def test_a_year_long_ago_is_a_frame_of_its_own(market: Live) -> None:
         {"sessions": 252, "from": "2018-10-21", "to": "2019-06-30", "change": 9 / 121, "priced": 3},
     ]
     assert (await market.ask(query)).statements == []
-    assert market.runtime.frames.stats().entries == 2
+    assert market.runtime.stats(PRICES).entries == 2
 
 
 async def test_where_most_stocks_have_ended_the_last_session_is_theirs(market: Live) -> None:
@@ -367,8 +367,10 @@ async def test_a_frame_of_another_database_is_not_patched(databases: Databases, 
         operation = Operation(runtime)
         async with operation.attempt(snapshot=False):
             before = await prices_until(operation, None)
+        elsewhere = copy(runtime)
+        elsewhere.database = second.database
         # as after a move that the listening connection has not seen yet
-        moved = Operation(replace(runtime, database=second.database))
+        moved = Operation(elsewhere)
         runtime.generations.notify({"family": "prices"})
         async with moved.attempt(snapshot=False):
             after = await prices_until(moved, None)

@@ -1,0 +1,66 @@
+"""The state that all operations of a process share: its database, its caches and its batches."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from graph.caching.data_cache import CacheSpec, CacheStats, DataCaches
+from graph.caching.generations import GenerationTracker
+from graph.caching.response_cache import ResponseCache
+from graph.execution.columns import ColumnCache
+from graph.execution.dataloaders import BatchQueue
+from graph.postgres.database import Connection, Database, ReadResult
+from graph.settings import Settings
+
+
+class Runtime:
+    """The state that all operations of a process share."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.settings = settings
+        self.database = database
+        self.generations = GenerationTracker()
+        self.data_caches = DataCaches(
+            self.generations, redis_url=settings.cache_url, serve_stale=settings.outage == "stale"
+        )
+        self.column_cache = ColumnCache(self.generations)
+        self.response_cache = ResponseCache(self.generations)
+        self.batches = BatchQueue(self.read)
+        self.prices_lock = asyncio.Lock()
+        """Held while closes are read, so that one read of them can build on another."""
+
+    def stats(self, spec: CacheSpec[Any]) -> CacheStats:
+        """Return the statistics of a data cache."""
+        return self.data_caches[spec].stats()
+
+    async def read(
+        self, statement: str, *arguments: Any, connection: "Connection | None" = None, **options: Any
+    ) -> ReadResult:
+        """Run a statement by its name; the options are those of `Database.fetch`."""
+        result = await self.database.fetch(
+            statement, *arguments, with_generation=self.generations.tracked, connection=connection, **options
+        )
+        if connection is None:
+            self.generations.observe(result)
+        return result
+
+    async def close(self) -> None:
+        """Cancel what is in flight and close the caches."""
+        await self.batches.close()
+        await self.data_caches.close()
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings, *, listen: bool = True) -> AsyncIterator[Runtime]:
+    """Open the database of the settings, and follow its changes; without that nothing is cached."""
+    async with Database(settings.database_url or "") as database:
+        runtime = Runtime(settings, database)
+        listening = asyncio.create_task(runtime.generations.listen(database)) if listen else None
+        try:
+            yield runtime
+        finally:
+            if listening:
+                listening.cancel()
+                await asyncio.wait([listening])
+            await runtime.close()

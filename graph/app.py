@@ -1,4 +1,4 @@
-"""The application: what a server process is made of, from start to stop, and its addresses."""
+"""The ASGI application: its routes, and the runtime that its lifespan opens and closes."""
 
 import gc
 from collections.abc import AsyncIterator
@@ -23,14 +23,17 @@ GRAPHQL_PATH = "/graphql"
 
 
 class Application(Starlette):
-    """Hands what is most asked on at once: past layers and routes, which take a tenth of the time of a kept answer."""
+    """A Starlette application that passes GraphQL requests on before its middleware and routes.
+
+    These take a tenth of the time of a cached answer.
+    """
 
     def __init__(self, endpoint: GraphQLEndpoint, **options: Any) -> None:
         super().__init__(**options)
         self._endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
+        """Pass a request to the endpoint or the routes."""
         if scope["type"] == "http" and scope["path"] == GRAPHQL_PATH:
             await self._endpoint(scope, receive, send)
         else:
@@ -38,7 +41,7 @@ class Application(Starlette):
 
 
 def create_app(settings: Settings) -> Starlette:
-    """Make the application; its lifespan opens and closes what it needs."""
+    """Make the application; its lifespan opens and closes the runtime."""
     runtime: Runtime
 
     @asynccontextmanager
@@ -58,11 +61,11 @@ def create_app(settings: Settings) -> Starlette:
                 gc.unfreeze()
 
     async def alive(_: Request) -> Response:
-        """The process lives."""
+        """Answer `ok` as long as the process runs."""
         return PlainTextResponse("ok\n")
 
     async def ready(_: Request) -> Response:
-        """It can answer: the database does, and has the tables."""
+        """Answer 200 if the database answers and has the tables, else 503 with the reason."""
         try:
             reading = await runtime.database.fetch("tracking", with_generation=False)
         except DatabaseUnavailable as error:
@@ -93,5 +96,5 @@ def create_app(settings: Settings) -> Starlette:
 
 
 def from_environment() -> Starlette:
-    """Make the application of a worker process, which reads its settings from the environment."""
+    """Make the application of a worker process, with the settings of its environment variables."""
     return create_app(Settings.from_environment())

@@ -1,4 +1,4 @@
-"""The schema: its root, its descriptions, and how an operation is run so that its answer is of one moment."""
+"""The schema: its root, and the execution of operations so that each answer is of one moment of the database."""
 
 import inspect
 import logging
@@ -41,7 +41,7 @@ from graph.execution.operation import Operation
 from graph.execution.plans import Plan, Plans
 
 ATTEMPTS = 3
-"""How often an operation is run where what it read was not of one generation; the last time in one snapshot."""
+"""Attempts at an operation whose reads saw different generations; the last one reads one snapshot."""
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +52,15 @@ class Query(NodesQuery, UniverseQuery, RotationQuery, BreadthQuery, SearchQuery,
 
 
 class GraphSchema(strawberry.Schema):
-    """Runs operations against `Operation` contexts; errors that a client may not read are masked."""
+    """A schema whose operations have an `Operation` as context; internal errors are masked."""
 
     documents: Documents
-    """Those that were found right."""
+    """The cache of valid documents."""
 
     def execute_from_cache(
         self, query: str, variables: dict[str, Any] | None, name: str | None, operation: Operation
     ) -> dict[str, Any] | None:
-        """Give the data of a query whose columns are all kept; None where it has to be executed."""
+        """Return the data of a query whose columns are all cached; None if it has to be executed."""
         if operation.root is None:
             return None
         plan, given = self._plan(self.documents.get(query), variables, name)
@@ -69,7 +69,7 @@ class GraphSchema(strawberry.Schema):
     def _plan(
         self, document: Document | None, variables: dict[str, Any] | None, name: str | None
     ) -> tuple[Plan | None, VariableValues | None]:
-        """Give the plan that was made of an operation before, and its variables; none where they are not right."""
+        """Return the cached plan of an operation and its coerced variables, or None for both."""
         plans = document and document.plans.get(name)
         if not isinstance(plans, Plans):
             return None, None
@@ -86,13 +86,13 @@ class GraphSchema(strawberry.Schema):
         *args: Any,
         **kwargs: Any,
     ) -> ExecutionResult:
-        """Run a query until all that it read was of one generation of the database."""
+        """Execute an operation until all of its reads are of one generation of the database."""
         operation = context_value
         assert isinstance(operation, Operation)  # noqa: S101 - the server's own callers
         generations = operation.runtime.generations
         await generations.settled()
         for attempt in range(1, ATTEMPTS + 1):
-            # where changes are not recorded nobody could tell whether two statements agree
+            # if changes are not counted, nothing tells if two statements saw the same state
             snapshot = attempt == ATTEMPTS or generations.mode is ListenerMode.OFF
             async with operation.attempt(snapshot=snapshot):
                 known = await self._execute_known(query, variable_values, operation, operation_name)
@@ -115,7 +115,7 @@ class GraphSchema(strawberry.Schema):
     async def _execute_known(
         self, query: str | None, variables: dict[str, Any] | None, operation: Operation, name: str | None
     ) -> ExecutionResult | None:
-        """Execute a query that was found right before, without what Strawberry does of that again; None for others."""
+        """Execute a query whose document is cached, without parsing and validating it; return None for others."""
         planned = None
         document = self.documents.get(query)
         plan, given = self._plan(document, variables, name)
@@ -147,7 +147,7 @@ class GraphSchema(strawberry.Schema):
         return ExecutionResult(data=result.data, errors=result.errors)
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
-        """Log nothing: what a client did wrong it is told, and what the server did wrong is logged under an id."""
+        """Log nothing here: clients are told of their mistakes, and internal errors are logged under an id."""
 
 
 def _readable(error: GraphQLError) -> GraphQLError:
@@ -220,7 +220,7 @@ def _line(text: str | None) -> str | None:
 
 
 def make_schema() -> GraphSchema:
-    """Make the schema, its descriptions taken from the docstrings."""
+    """Make the schema, with the docstrings as descriptions."""
     documents = Documents()
     schema = GraphSchema(
         query=Query,

@@ -1,4 +1,4 @@
-"""What is remembered of the database: rows, under the generation that they were read in. aiocache, behind one class."""
+"""Caches of values that were read from the database, each under its generation; aiocache behind one class."""
 
 import asyncio
 import sys
@@ -22,26 +22,26 @@ from graph.postgres.database import Family, Generation
 MAX_ENTRIES = 1_024
 MAX_BYTES = 64 * 1024 * 1024
 REDIS_SECONDS = 0.5
-"""How long Redis may take; past that the database is read."""
+"""Seconds that Redis may take; after that the database is read."""
 REDIS_KEEPS_SECONDS = 600
-"""Each generation has keys of its own; this is how long those of an old one stay."""
+"""Seconds that a Redis keeps an entry; each generation has keys of its own."""
 
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
 class CachedValue(Generic[Value]):
-    """A value and where it stands in time."""
+    """A value with the generation that it was read in."""
 
     value: Value
     generation: Generation | None
-    """Of a snapshot it stood in; None where the database keeps no track of changes."""
+    """The generation of its snapshot; None if the database does not count its changes."""
     stale: bool = False
-    """Whether it is served, during an outage, without being known to hold still."""
+    """True if it is served during an outage, without a confirmed generation."""
 
 
 class CacheStats(NamedTuple):
-    """How a memo does. Bytes are estimated, and None where a Redis holds them."""
+    """Statistics of a cache since the start; bytes are estimated, and None if a Redis holds the entries."""
 
     entries: int
     bytes: int | None
@@ -128,7 +128,7 @@ class DataCache(Generic[Value]):
         )
 
     async def get(self, key: str, load: Callable[[], Awaitable[CachedValue[Value]]]) -> CachedValue[Value]:
-        """Give what is remembered under a key, or load it: together with whoever else asks for it now."""
+        """Return the value of a key, loaded once for all who wait for it if it is not cached."""
         await self._flush()
         known = self._generations.confirmed_generation(self.family)
         if known is not None and (entry := await self._read(key, known.of(self.family))):
@@ -144,7 +144,7 @@ class DataCache(Generic[Value]):
             raise
 
     async def last(self, key: str) -> Value | None:
-        """Give what was remembered last under a key, of whatever generation: what a new value may be made from."""
+        """Return the last value of a key, of whatever generation, as a base to build a new one on."""
         await self._flush()
         entry: _Entry | None = None if self._redis else await self._cache.get(key)
         return None if entry is None else entry.value
@@ -159,7 +159,7 @@ class DataCache(Generic[Value]):
             try:
                 return await asyncio.shield(flight.task)
             except asyncio.CancelledError:
-                # whose operation loaded may be gone; then whoever is left loads
+                # the operation that started the load was cancelled; one of those that still wait starts another
                 if not flight.task.cancelled() or cast("asyncio.Task[None]", asyncio.current_task()).cancelling():
                     raise
                 self._flight_done(key, flight.task)
@@ -169,7 +169,7 @@ class DataCache(Generic[Value]):
         if flight is not None and flight.task is task:
             del self._flights[key]
         if not task.cancelled():
-            task.exception()  # whoever still waits is told; nobody may
+            task.exception()  # retrieved here, since nobody may be waiting any more
 
     async def _fill(self, key: str, load: Callable[[], Awaitable[CachedValue[Value]]]) -> CachedValue[Value]:
         epoch = self._generations.epoch
@@ -187,14 +187,14 @@ class DataCache(Generic[Value]):
         if self._rewinds != self._generations.rewinds:
             self._rewinds = self._generations.rewinds
             if self._redis:
-                # a generation can come to mean something else; at any other time the keys themselves tell them apart
+                # a generation can mean something else now; otherwise the keys tell generations apart
                 await self._try(self._cache.clear(namespace=self._namespace()))
 
     def _namespace(self) -> str:
         return f"stockgraph:{self._name}:{self._generations.identity}"
 
     async def _try(self, request: Awaitable[Any]) -> Any:
-        """Wait for Redis; where it does not answer, nothing is remembered there."""
+        """Wait for Redis; return None if it does not answer."""
         try:
             return await request
         except (redis.exceptions.RedisError, OSError, TimeoutError):

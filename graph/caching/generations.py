@@ -1,9 +1,9 @@
-"""What may still be believed: the generation of the database, and how lately it was confirmed.
+"""The generation of the database: how often it has changed, and whether that is confirmed recently enough.
 
-The database counts its changes by family (schema.sql); the counts that a snapshot shows are the generation of all that
-is read from it. What is kept in memory is served only while its family's is the known one, and that is known only while
-the reading that confirmed it was sent less than CONFIRMED_SECONDS ago and no change of the family was notified since.
-So a request that comes a second after a commit sees it, whatever was lost on the way.
+The database counts its changes by family of tables (schema.sql); the counts that a snapshot shows are the generation of
+everything that is read from it. A cached value is served only while its generation is the confirmed one: the statement
+that confirmed it was sent less than CONFIRMED_SECONDS ago, and no change of the family has been notified since. So a
+request that arrives a second after a commit sees it, whatever notification was lost.
 """
 
 import asyncio
@@ -27,19 +27,19 @@ CHANNEL = "stockgraph"
 CONFIRMED_SECONDS = 0.9
 POLL_SECONDS = 0.25
 ECHO_SECONDS = 2.0
-"""How long the database may take to send back what the channel is sent; past that notifications do not work here."""
+"""Seconds until a notification to ourselves must have come back; otherwise notifications do not work here."""
 SETTLE_SECONDS = 0.02
-"""How long an operation may wait for a change to be known, so that what is kept can answer it."""
+"""Seconds that an operation may wait for a notified change to be read, so that caches can serve it."""
 HEARTBEAT_SECONDS = 3.0
-"""How long a poll may take, before the connection counts as lost."""
+"""Seconds that a poll may take before the connection counts as lost."""
 RETRY_SECONDS = (0.05, 1.0)
-"""The first and the longest wait before connecting again."""
+"""The first and the longest wait before reconnecting, in seconds."""
 
 log = logging.getLogger(__name__)
 
 
 class ListenerMode(StrEnum):
-    """How changes become known."""
+    """Ways in which the server learns of changes."""
 
     NOTIFY = "NOTIFY"
     POLL = "POLL"
@@ -47,23 +47,23 @@ class ListenerMode(StrEnum):
 
 
 class GenerationTracker:
-    """The known generation, kept by one listening connection and by every statement that is sent."""
+    """The confirmed generation, tracked by one listening connection and by every statement that is run."""
 
     def __init__(self) -> None:
         self.tracked = False
-        """Whether every change of the database is recorded; else nothing may be kept."""
+        """True if the database counts all of its changes; otherwise nothing may be cached."""
         self.generation: Generation | None = None
-        """The last one seen, known or not."""
+        """The last generation that was seen, confirmed or not."""
         self.identity = ""
-        """Which database it is of."""
+        """The identity of the database; another one has other generations."""
         self.confirmed_at: datetime | None = None
-        """By the database's clock."""
+        """Time of the last confirmation by the database's clock."""
         self.reconnects = -1
-        """How often the listening connection was made after the first time; -1 before that."""
+        """Number of times that the listening connection was reconnected; -1 before it was first connected."""
         self.epoch = 0
-        """Counts the times that everything kept became worthless."""
+        """Number of times that everything cached became invalid."""
         self.rewinds = 0
-        """Counts the times that a generation was smaller than one before: another database, or a restored one."""
+        """Number of times that a generation was smaller than an earlier one: another database, or a restored one."""
         self._confirmed = float("-inf")
         self._received = float("-inf")
         self._notified: dict[Family, float] = dict.fromkeys(get_args(Family), float("-inf"))
@@ -73,24 +73,24 @@ class GenerationTracker:
 
     @property
     def mode(self) -> ListenerMode:
-        """How changes become known now."""
+        """The way in which the server learns of changes now."""
         if not self.tracked or self.generation is None:
             return ListenerMode.OFF
         return ListenerMode.NOTIFY if self._notify_works else ListenerMode.POLL
 
     def confirmed_generation(self, family: Family) -> Generation | None:
-        """Give the generation under which what is kept of a family may be served; None where nothing may."""
+        """Return the generation whose cached values of a family may be served; None while none may."""
         if not self.tracked or self._confirmed <= self._notified[family]:
             return None
         return self.generation if time.monotonic() - self._confirmed < CONFIRMED_SECONDS else None
 
     def observe(self, reading: ReadResult) -> None:
-        """Take what a statement says of the generation. Not for a statement within a longer snapshot."""
+        """Take the generation of a statement that was run outside of a longer snapshot."""
         if reading.generation is None:
             return
         if self.generation is not None and any(map(lt, reading.generation, self.generation)):
             if reading.sent < self._received:
-                return  # an older snapshot that came late
+                return  # the answer of an older snapshot arrived late
             self.rewinds += 1
             self._invalidate()
         if reading.generation == self.generation:
@@ -99,7 +99,7 @@ class GenerationTracker:
             self.generation, self._confirmed, self._received = reading.generation, reading.sent, time.monotonic()
 
     def notify(self, message: object) -> bool:
-        """Take what a notification says, and say whether something changed; what is not understood may be anything."""
+        """Take a notification, and tell if something has changed; an unknown message may mean anything."""
         match message:
             case {"family": "groups" | "prices" as family}:
                 self._notified[family] = time.monotonic()
@@ -110,12 +110,12 @@ class GenerationTracker:
         return True
 
     async def confirmed(self) -> None:
-        """Wait until the listening connection has read how things stand, the next time."""
+        """Wait until the listening connection has next read the generation."""
         async with self._polled:
             await self._polled.wait()
 
     async def settled(self) -> None:
-        """Wait until it is known what a change that was notified made of the generation, if that is soon."""
+        """Wait for the generation after a change that was notified, at most SETTLE_SECONDS."""
         if self.tracked and self._listening and self._confirmed <= self._notified["groups"]:
             with suppress(TimeoutError):
                 async with asyncio.timeout(SETTLE_SECONDS):
@@ -126,7 +126,7 @@ class GenerationTracker:
         self.generation = None
 
     async def listen(self, database: Database) -> None:
-        """Keep the generation known until cancelled, through whatever happens to the connection."""
+        """Track the generation until cancelled, reconnecting whenever the connection is lost."""
         delay, longest = RETRY_SECONDS
         while True:
             try:
@@ -170,9 +170,9 @@ class GenerationTracker:
     async def _subscribe(
         self, database: Database, connection: "asyncpg.Connection[asyncpg.Record]", woken: asyncio.Event
     ) -> bool:
-        """Listen, and say whether what is sent to the channel comes back."""
+        """Listen to the channel, and tell if notifications come back."""
         if database.pooled:
-            # not tried: an echo can come by chance, and the session that listens is somebody else's in a moment
+            # not tried: one may come back by chance, while the listening session serves another client a moment later
             log.warning("Notifications do not come through a connection pooler such as pgbouncer: polling instead.")
             return False
         nonce, echoed = secrets.token_hex(8), asyncio.Event()
@@ -227,7 +227,7 @@ def _log_mode(*, complete: bool, tracked: bool) -> None:
         log.error("The database lacks tables; `stockgraph init` makes what is missing.")
     elif not tracked:
         log.warning(
-            "This database does not record its changes: every answer is read from it and nothing is kept in memory. "
+            "This database does not record its changes: every answer is read from it and nothing is cached. "
             "`stockgraph init` adds what records them."
         )
     else:

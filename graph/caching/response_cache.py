@@ -1,4 +1,4 @@
-"""Whole answers, kept as the bytes that were sent, each while what it was read from stands."""
+"""The response cache: whole answers as bytes, each valid for the generations that it was read in."""
 
 import asyncio
 import gzip
@@ -15,30 +15,30 @@ from graph.caching.lru import LRU
 from graph.postgres.database import Family
 
 MAX_BYTES = 32 * 1024 * 1024
-"""Of all answers, with an estimate of what keeping them takes."""
+"""Bound of the cache, overhead included, by estimate."""
 MAX_ANSWER = 4 * 1024 * 1024
-"""Bytes of one answer; a larger one is sent and not kept."""
+"""Bytes of one answer; a larger one is not cached."""
 MIN_GZIP = 1_024
-"""Bytes from which on an answer is compressed, for who accepts that."""
+"""Bytes from which on an answer is compressed for clients that accept it."""
 LONG_GZIP = 100_000
-"""Bytes from which on that is not done on the event loop."""
+"""Bytes from which on an answer is compressed in a thread."""
 
-_OVERHEAD = 2_000  # bytes of what is kept beside a body, by estimate
+_OVERHEAD = 2_000  # estimated bytes of an entry besides its body
 
 
 class Validity(NamedTuple):
-    """When an answer holds."""
+    """The conditions under which an answer is valid."""
 
     changes: Mapping[Family, int]
-    """How often each family that it was read from had changed."""
+    """Number of changes of each family of tables that it was read from."""
     day: date | None
-    """The day in UTC that it holds on; None where it does not rest on the day."""
+    """UTC date on which it is valid; None if it does not depend on the date."""
     epoch: int
-    """Of the freshness, before anything was read: since then nothing kept has become worthless."""
+    """Epoch of the generation tracker before anything was read; a later epoch makes it invalid."""
 
 
 class CachedResponse:
-    """An answer as it is sent."""
+    """A cached answer as it is sent."""
 
     __slots__ = ("_zipped", "body", "headers", "tag", "validity")
 
@@ -46,45 +46,45 @@ class CachedResponse:
         self.body = body
         self.validity = validity
         self.tag = blake2b(body, digest_size=12).hexdigest().encode()
-        """Of the body, for HTTP's ETag."""
+        """Hash of the body, for the ETag."""
         self.headers: dict[tuple[str, bool], list[tuple[bytes, bytes]]] = {}
-        """What goes before the body, by media type and whether it is compressed."""
+        """Headers by media type and whether the body is compressed."""
         self._zipped: bytes | None = None
 
     async def zipped(self) -> bytes | None:
-        """Give it compressed, which is done once; None where that is not worth it."""
+        """Return the compressed body, made once; None if it is too short to compress."""
         if self._zipped is None and len(self.body) >= MIN_GZIP:
             zipping = partial(gzip.compress, self.body, compresslevel=5, mtime=0)
-            # a long one takes long enough for others to wait
+            # a long one would hold up other requests
             self._zipped = zipping() if len(self.body) < LONG_GZIP else await asyncio.to_thread(zipping)
         return self._zipped
 
     @property
     def size(self) -> int:
-        """The bytes that it may take, compressed too."""
+        """Estimated bytes of the entry, with its compressed body."""
         return _OVERHEAD + len(self.body) * 3 // 2
 
 
 class ResponseCache:
-    """Answers by request: bounded in bytes, least recently used out, nothing served unless confirmed."""
+    """Answers by request, bounded in bytes; none is served unless its generations are the confirmed ones."""
 
     def __init__(self, generations: GenerationTracker, *, max_bytes: int = MAX_BYTES) -> None:
         self._generations = generations
-        # so that nobody outside can make two requests of one key
+        # keyed, so that no client can construct two requests with one key
         self._secret = secrets.token_bytes(32)
         self._entries: LRU[bytes, CachedResponse] = LRU(lambda _, response: response.size, max_bytes=max_bytes)
         self._epoch = generations.epoch
         self._hits = self._misses = 0
 
     def key(self, kind: bytes, request: bytes) -> bytes:
-        """Make the key of a request: its method and media type, and its body or query string."""
+        """Return the key of a request, from its method and media type and from its body or query string."""
         digest = blake2b(kind, digest_size=16, key=self._secret)
         digest.update(b"\n")
         digest.update(request)
         return digest.digest()
 
     def get(self, key: bytes) -> CachedResponse | None:
-        """Give the answer to a request while it is known to hold."""
+        """Return the answer to a request while it is valid."""
         self._flush()
         cached = self._entries.get(key)
         if cached is None or not self._holds(cached.validity):
@@ -107,7 +107,7 @@ class ResponseCache:
         return validity.day is None or validity.day == datetime.now(UTC).date()
 
     def store(self, key: bytes, body: bytes, validity: Validity | None) -> CachedResponse | None:
-        """Keep an answer without errors; None where it is not to be kept."""
+        """Cache an answer without errors; return None if it must not be cached."""
         self._flush()
         if validity is None or len(body) > MAX_ANSWER or validity.epoch != self._epoch:
             return None
@@ -116,5 +116,5 @@ class ResponseCache:
         return cached
 
     def stats(self) -> CacheStats:
-        """Count what is kept, and how often that helped, since the start."""
+        """Return the number and size of the entries, and the hits, misses and evictions since the start."""
         return CacheStats(len(self._entries), self._entries.bytes, self._hits, self._misses, self._entries.evictions)

@@ -77,7 +77,7 @@ class PlanResult(NamedTuple):
 
 
 class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
-    """Executes as its base does, and queries faster: `Schema(execution_context_class=ColumnExecutor)`."""
+    """graphql-core's executor, with queries executed by columns: `Schema(execution_context_class=ColumnExecutor)`."""
 
     def __init__(self, *args: Any, plans: Plans | None = None, result: PlanResult | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,8 +1,8 @@
-"""How large a GraphQL document may be, checked in linear time before graphql-core's own rules, some of them quadratic.
+"""Limits on GraphQL documents, checked in linear time before graphql-core's own rules, some of which are quadratic.
 
 `Limits` takes a document through parsing and validation and gives each error found there a code:
 GRAPHQL_PARSE_FAILED, GRAPHQL_VALIDATION_FAILED, OPERATION_RESOLUTION_FAILURE or LIMIT_EXCEEDED.
-`code_errors` codes those mistakes of a client that show only in execution.
+`code_errors` gives codes to mistakes of a client that show only in execution.
 """
 
 from collections.abc import Iterable, Iterator
@@ -38,28 +38,28 @@ RULES = (*specified_rules, MaybeNullValidationRule)
 
 @dataclass(frozen=True, slots=True)
 class DocumentLimits:
-    """The most that one document may hold. With these no document takes more than about 0.1 s before its execution."""
+    """Limits on one document. With the defaults none takes more than about 0.1 s before its execution."""
 
     characters: int = 50_000
     lines: int = 2_000
-    """The location of each error is found by counting lines from the top."""
+    """Lines of text; graphql-core counts them from the top for each error."""
     tokens: int = 2_000
-    """Each takes about 30 microseconds to parse and validate."""
+    """Tokens, each of which takes about 30 microseconds to parse and validate."""
     operations: int = 20
-    """Rules on variables go through the fragments of each."""
+    """Operations; rules on variables go through all fragments for each."""
     fragments: int = 50
-    """graphql-core compares every pair of them."""
+    """Fragments, of which graphql-core compares every pair."""
     depth: int = 20
     """Levels of fields; the introspection query of the usual tools has 15."""
     selections: int = 2_000
-    """Fields and fragments, wherever a fragment brings them in."""
+    """Selected fields and fragments, counted wherever a fragment brings them in."""
     aliases: int = 100
     repeats: int = 20
-    """Of one field in one place; graphql-core compares every pair of them."""
+    """Selections of one field in one place, of which graphql-core compares every pair."""
     introspections: int = 3
     """Fields `__schema` and `__type`; each may take 0.1 s to execute."""
     errors: int = 10
-    """Reported by validation before it stops."""
+    """Errors that validation reports before it stops."""
 
 
 class Limits(SchemaExtension):
@@ -73,7 +73,7 @@ class Limits(SchemaExtension):
         self.documents = documents
 
     def on_parse(self) -> Iterator[None]:
-        """Have Strawberry parse no more than the limits allow, and code what that refuses."""
+        """Have Strawberry parse within the limits, and give codes to its errors."""
         context, limits = self.execution_context, self.limits
         if self.documents and (known := self.documents.get(context.query)):
             context.graphql_document = known.node
@@ -95,7 +95,7 @@ class Limits(SchemaExtension):
                 _code(error, "GRAPHQL_PARSE_FAILED")
 
     def on_validate(self) -> Iterator[None]:
-        """Answer with what `check` finds, or say which operation to name."""
+        """Report the errors that `check` finds, or that an operation has to be named."""
         context = self.execution_context
         document, text = cast("DocumentNode", context.graphql_document), cast("str", context.query)
         errors: list[GraphQLError] = []
@@ -116,7 +116,7 @@ class Limits(SchemaExtension):
 
 
 def check(schema: GraphQLSchema, text: str, document: DocumentNode, limits: DocumentLimits) -> list[GraphQLError]:
-    """Errors, with their codes, of the `document` that was parsed from `text`: the limit it exceeds, or all else."""
+    """Return the errors of a document with their codes: the limit that it exceeds, or those of validation."""
     try:
         _check_size(text, document, limits)
         _check_selections(document, limits)
@@ -132,9 +132,9 @@ def check(schema: GraphQLSchema, text: str, document: DocumentNode, limits: Docu
 
 
 def code_errors(errors: Iterable[GraphQLError]) -> None:
-    """Give INVALID_ARGUMENT to those errors of an execution that a variable or an argument of the request caused.
+    """Give INVALID_ARGUMENT to the errors of an execution that a variable or an argument of the request caused.
 
-    All else that has no code after this is no mistake of the client.
+    An error without a code after this is no mistake of the client.
     """
     for error in errors:
         cause = error.original_error
@@ -178,7 +178,7 @@ _Part = tuple[SelectionSetNode, tuple[str, ...]]
 
 
 class _Walk:
-    """Goes through selections as execution merges them, and raises LimitExceeded at the first limit that they exceed.
+    """A walk through selections as execution merges them, which raises LimitExceeded at the first limit exceeded.
 
     Linear, because the number of selections is one of the limits. Fragments that are unknown, or spread within
     themselves, are passed over: validation reports them.
@@ -191,12 +191,12 @@ class _Walk:
         self._selections = self._aliases = self._introspections = 0
 
     def reached(self, fragment: FragmentDefinitionNode) -> bool:
-        """Whether `fragment` was spread; of several with one name, only the last can be."""
+        """Tell if a fragment was spread; of several with one name only the last can be."""
         name = fragment.name.value
         return name in self._spread and self._fragments[name] is fragment
 
     def descend(self, parts: list[_Part], depth: int = 1, *, introspecting: bool = False) -> None:
-        """Check the fields that `parts` hold together, and then what is selected of each."""
+        """Check the merged fields of some selection sets, and then the selections below each field."""
         limits = self._limits
         if depth > limits.depth:
             raise LimitExceeded(
@@ -231,7 +231,7 @@ class _Walk:
                 self.descend(below, depth + 1, introspecting=introspecting or enters)
 
     def _merge(self, parts: list[_Part]) -> dict[str, list[tuple[FieldNode, tuple[str, ...]]]]:
-        """Fields by their name in the answer, each with the fragments within which it stands."""
+        """Return the fields by their names in the answer, each with the fragments that it stands in."""
         fields: dict[str, list[tuple[FieldNode, tuple[str, ...]]]] = {}
         spread: set[str] = set()
         parts = list(parts)

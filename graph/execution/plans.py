@@ -1,4 +1,4 @@
-"""Plans: what a query selects, worked out once for its document, so that executing it need not look at the schema.
+"""Plans: the selection of an operation, worked out once per document, so that executing it need not look at the schema.
 
 Only what is plain is planned: attributes and resolvers without extensions, and what is selected of their objects.
 """
@@ -49,11 +49,11 @@ from strawberry.types.info import Info
 from graph.execution.columns import Key, ObjectSet
 
 _SCALARS = {GraphQLString, GraphQLInt, GraphQLFloat, GraphQLBoolean, GraphQLID}
-"""Whose variables Strawberry hands to resolvers as they are."""
+"""Scalars whose variables Strawberry passes to resolvers unchanged."""
 _NATIVE_OUTPUTS: dict[Any, type] = {GraphQLString: str, GraphQLBoolean: bool, GraphQLFloat: float, GraphQLInt: int}
-"""The classes of values that scalars are sent as."""
+"""Classes of values that are sent unchanged, by their scalar."""
 _UNCOERCED_INPUTS: dict[Any, type] = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}
-"""Types whose values are no others when they are coerced."""
+"""Scalars whose input values coercion does not change, with the class of the values."""
 
 BatchResolver: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
 
@@ -97,63 +97,63 @@ def _item_type(annotation: Any) -> Any:
 
 
 class OutputType(NamedTuple):
-    """What values are: of a scalar or enum, or of a list its items, or objects of one or several types."""
+    """The type of a field's values: a scalar or enum, a list, or objects of one or several types."""
 
     nullable: bool
     leaf: GraphQLLeafType | None = None
     accepts: frozenset[type] = frozenset()
-    """The classes of a scalar's values that are sent as they are."""
+    """Classes of the values that are sent unchanged."""
     items: "OutputType | None" = None
     types: tuple[GraphQLObjectType, ...] = ()
     names: Mapping[type, str] = {}
-    """The types' names by the classes of their objects."""
+    """Names of the object types, by the classes of their objects."""
 
 
 class Resolver(NamedTuple):
-    """What makes a field's values, where it is no attribute."""
+    """The resolver of a field that is no attribute."""
 
     call: Callable[..., Any]
     info: str | None
-    """The parameter that takes Strawberry's `Info`."""
+    """Name of the parameter that takes Strawberry's `Info`; None if there is none."""
     batch: BatchResolver | None
     waits: bool
-    """Whether its values are to be waited for."""
+    """True if its values have to be awaited."""
     arguments: Callable[[VariableValues], dict[str, Any]]
 
 
 class Field(NamedTuple):
-    """A selected field, and what is selected of its objects, by their type."""
+    """A selected field, with the plans of its objects by the names of their types."""
 
     attribute: str
     output_type: OutputType
     plans: "dict[str, Plan]"
     resolver: Resolver | None
     arguments: dict[str, Any] | None
-    """Of the resolver; None where they depend on variables."""
+    """Arguments of the resolver; None if they depend on variables."""
     key: Key | None
-    """What its columns are kept under; None where that depends on variables."""
+    """Key of its columns; None if it depends on variables."""
     has_resolvers: bool
-    """Whether there are resolvers below it, which count objects."""
+    """True if a field below it has a resolver, whose cost is charged."""
     waits: bool
-    """Whether its values, or those of something below it, are to be waited for."""
+    """True if its values, or those of a field below it, have to be awaited."""
 
 
 class Plan(NamedTuple):
-    """What is selected of objects of a type, by its name in the answer; None is the name of the type."""
+    """The fields selected of an object type, by their names in the answer; a field that is None is `__typename`."""
 
     type: str
     names: tuple[str, ...]
     fields: tuple[Field | None, ...]
     complete: bool = True
-    """Whether nothing was left to the standard way."""
+    """False if some fields are left to graphql-core."""
     has_resolvers: bool = True
-    """Whether there are resolvers in it, which count objects."""
+    """True if one of its fields, or of those below, has a resolver, whose cost is charged."""
     async_fields: tuple[Field, ...] = ()
-    """Those of its fields that wait."""
+    """Fields that have to be awaited, or have such fields below them."""
 
 
 class Plans:
-    """The plans of an operation: one for each combination of what its directives `@skip` and `@include` say.
+    """The plans of an operation, one for each combination of values of its `@skip` and `@include` directives.
 
     They are kept as long as they have `max_fields` fields together: fragments can make many of a short document.
     """
@@ -166,10 +166,10 @@ class Plans:
         self._conditions = sorted(conditions.variables)
         self._plans: dict[Key, Plan] = {}
         self._plain: dict[str, tuple[type, GraphQLVariableSignature]] | None = None
-        """The variables, where all are of types whose values are taken as they are, but null; empty where not."""
+        """Classes of the variables if coercion changes none of them, else empty; None if that is not known yet."""
 
     def variables(self, schema: GraphQLSchema, given: Mapping[str, Any]) -> VariableValues | None:
-        """Coerce variables; None where they are not right."""
+        """Coerce variables; return None if they are not of their types."""
         plain = self._plain
         if plain and all(type(given.get(name)) is output_type for name, (output_type, _) in plain.items()):
             # as below, in a tenth of the time
@@ -193,11 +193,11 @@ class Plans:
         return found
 
     def get(self, variables: VariableValues) -> Plan | None:
-        """Give the plan for some variables, if it was made."""
+        """Return the plan for some variables, or None."""
         return self._plans.get(self._key(variables))
 
     def store(self, variables: VariableValues, plan: Plan) -> None:
-        """Keep a plan for variables such as these."""
+        """Store the plan for variables such as these."""
         fields = _fields(plan)
         if fields <= self._room:
             self._room -= fields
@@ -212,7 +212,7 @@ def _fields(plan: Plan) -> int:
 
 
 class _Conditions(Visitor):
-    """Collects the variables that decide what is selected."""
+    """Collects the variables in directives, which decide what is selected."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -225,7 +225,7 @@ class _Conditions(Visitor):
 
 
 def make_plan(executor: Executor[Any], of: GraphQLObjectType, grouped: Mapping[str, list[FieldDetails]]) -> Plan:
-    """Plan what can be of the fields of a type that were collected for an operation."""
+    """Plan the fields that were collected for an object type, leaving out those that only graphql-core can execute."""
     fields: dict[str, Field | None] = {}
     for name, details in grouped.items():
         if details[0].node.name.value == "__typename":
@@ -240,7 +240,7 @@ def make_plan(executor: Executor[Any], of: GraphQLObjectType, grouped: Mapping[s
 
 
 def _field(executor: Executor[Any], of: GraphQLObjectType, details: list[FieldDetails]) -> Field | None:
-    """Plan a field; None where it is not plain."""
+    """Plan a field; return None if only graphql-core can execute it."""
     definition = executor.schema.get_field(of, details[0].node.name.value)
     field = definition and definition.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
     if not definition or not isinstance(field, StrawberryField) or field.extensions:
@@ -329,7 +329,7 @@ def _holds_variable(node: ValueNode) -> bool:
 
 
 def _passthrough_variables(definition: GraphQLField, node: FieldNode, names: Mapping[str, str]) -> dict[str, str]:
-    """Give the variables whose values are arguments as they are, by parameter; none where others need more."""
+    """Return the variables that are passed as arguments unchanged, by parameter; none if others need conversion."""
     given: dict[str, str] = {}
     for argument in node.arguments or ():
         of = definition.args[argument.name.value].type
@@ -346,7 +346,7 @@ def _passthrough_variables(definition: GraphQLField, node: FieldNode, names: Map
 def _specialized_arguments(
     convert: Callable[[VariableValues], dict[str, Any]], handed_on: Mapping[str, str]
 ) -> Callable[[VariableValues], dict[str, Any]]:
-    """Convert arguments once, and then only put in the values of variables that are arguments as they are."""
+    """Return a faster `convert` that is called once and then only fills in the variables that are passed unchanged."""
     if not handed_on:
         return convert
     others: dict[str, Any] | None = None
@@ -364,7 +364,7 @@ def _specialized_arguments(
 
 
 def key_of(attribute: str, arguments: Mapping[str, Any]) -> Key:
-    """Give what the columns of a field with arguments are kept under; TypeError where it cannot be kept."""
+    """Return the key of the columns of a field with arguments; raise TypeError for arguments that cannot be hashed."""
     key = attribute, *[(name, _frozen(value)) for name, value in sorted(arguments.items())]
     hash(key)
     return key

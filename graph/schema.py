@@ -32,16 +32,12 @@ from graph.api.rotation import RotationQuery
 from graph.api.search import SearchQuery
 from graph.api.status import StatusQuery
 from graph.api.universes import UniverseQuery
-from graph.caching.generations import ListenerMode
 from graph.errors import GraphError
 from graph.execution.documents import Document, Documents
 from graph.execution.executor import ColumnExecutor, execute_from_cache, execute_plan
 from graph.execution.limits import Limits, code_errors
 from graph.execution.operation import Operation
 from graph.execution.plans import Plan, Plans
-
-ATTEMPTS = 3
-"""Attempts at an operation whose reads saw different generations; the last one reads one snapshot."""
 
 log = logging.getLogger(__name__)
 
@@ -89,23 +85,19 @@ class GraphSchema(strawberry.Schema):
         """Execute an operation until all of its reads are of one generation of the database."""
         operation = context_value
         assert isinstance(operation, Operation)  # noqa: S101 - the server's own callers
-        generations = operation.runtime.generations
-        await generations.settled()
-        for attempt in range(1, ATTEMPTS + 1):
-            # if changes are not counted, nothing tells if two statements saw the same state
-            snapshot = attempt == ATTEMPTS or generations.mode is ListenerMode.OFF
-            async with operation.attempt(snapshot=snapshot):
-                known = await self._execute_known(query, variable_values, operation, operation_name)
-                result = known or await super().execute(
-                    query, variable_values, operation, root_value, operation_name, *args, **kwargs
-                )
-            if operation.is_consistent:
-                break
+
+        async def execute() -> ExecutionResult:
+            known = await self._execute_known(query, variable_values, operation, operation_name)
+            return known or await super(GraphSchema, self).execute(
+                query, variable_values, operation, root_value, operation_name, *args, **kwargs
+            )
+
+        result = await operation.until_consistent(execute)
         if result.errors:
             code_errors(result.errors)
             result.errors = [_readable(error) for error in result.errors]
         if operation.stale:
-            confirmed = generations.confirmed_at
+            confirmed = operation.runtime.generations.confirmed_at
             result.extensions = {
                 **(result.extensions or {}),
                 "stale": {"confirmedAt": None if confirmed is None else _write_time(confirmed)},

@@ -1,1 +1,1 @@
-"""What is kept in memory, and the generations under which it may be served."""
+"""The caches, and the generations under which they may serve."""

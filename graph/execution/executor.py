@@ -242,7 +242,7 @@ class PlanExecution(Assembler):
                 column = Fallback()
             elif objects.entry is None or entry:
                 column = objects.store(key, column, entry)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the standard way meets it again and tells
+        except Exception as error:  # noqa: BLE001 - graphql-core meets it again and reports it
             column = error
         self._columns[id(objects), key] = objects, column
         return column

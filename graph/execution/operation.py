@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import strawberry
 
 from graph.caching.data_cache import CachedValue, CacheSpec
+from graph.caching.generations import ListenerMode
 from graph.caching.response_cache import Validity
 from graph.errors import LimitExceeded
 from graph.execution.columns import ColumnCacheRoot, Dependencies
@@ -21,6 +22,9 @@ from graph.postgres.database import FAMILIES, Family, Generation, ReadResult
 
 MAX_OBJECTS = 100_000
 """Rows and list items that one operation may load."""
+
+ATTEMPTS = 3
+"""Attempts at an operation whose reads saw different generations; the last one reads one snapshot."""
 
 Value = TypeVar("Value")
 
@@ -97,6 +101,19 @@ class Operation:
             self.objects, self.costs, self.day, self.volatile, self.stale = 0, (), None, False, False
         self._tried = True
         return self._attempt
+
+    async def until_consistent(self, execute: Callable[[], Awaitable[Value]]) -> Value:
+        """Return what `execute` gives in the first attempt whose reads are consistent; the last one is a snapshot."""
+        generations = self.runtime.generations
+        await generations.settled()
+        for number in range(1, ATTEMPTS + 1):
+            # if changes are not counted, nothing tells if two statements saw the same state
+            snapshot = number == ATTEMPTS or generations.mode is ListenerMode.OFF
+            async with self.attempt(snapshot=snapshot):
+                result = await execute()
+            if self.is_consistent:
+                break
+        return result
 
     @property
     def is_consistent(self) -> bool:

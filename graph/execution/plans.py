@@ -155,7 +155,7 @@ class Plan(NamedTuple):
 class Plans:
     """The plans of an operation, one for each combination of values of its `@skip` and `@include` directives.
 
-    They are kept as long as they have `max_fields` fields together: fragments can make many of a short document.
+    At most `max_fields` fields are stored, since fragments can make many of a short document.
     """
 
     def __init__(self, document: DocumentNode, operation: OperationDefinitionNode, max_fields: int) -> None:
@@ -269,7 +269,7 @@ def _field(executor: Executor[Any], of: GraphQLObjectType, details: list[FieldDe
             try:
                 arguments = resolver.arguments(executor.variable_values)
                 key = key_of(field.python_name, arguments)
-            except Exception:  # noqa: BLE001 - whatever is wrong with them the standard way tells
+            except Exception:  # noqa: BLE001 - graphql-core reports it
                 return None
     has_resolvers = any(plan.has_resolvers for plan in plans.values())
     waits = bool(resolver and resolver.waits) or any(plan.async_fields for plan in plans.values())

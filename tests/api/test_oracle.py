@@ -331,7 +331,7 @@ def made_prices() -> pd.DataFrame:
     prices.loc[prices.index[rows("S18")][-1], ["high", "low", "volume"]] = np.nan
     prices = prices[~gone].reset_index(drop=True)
     # of those with a close on the day before HALF, every second one has one on it
-    good = prices[oracle.confirmed_generation(prices.close)]
+    good = prices[oracle.known(prices.close)]
     before = sorted(good[good.date == HALF - pd.Timedelta(days=1)].symbol)
     if len(before) % 2:
         dropped = before.pop(0)

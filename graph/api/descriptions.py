@@ -4,11 +4,22 @@ import inspect
 
 import docstring_parser
 import strawberry
-from graphql import GraphQLEnumType, GraphQLField, GraphQLInterfaceType, GraphQLObjectType, Undefined
+from graphql import (
+    GraphQLEnumType,
+    GraphQLField,
+    GraphQLInterfaceType,
+    GraphQLObjectType,
+    GraphQLScalarType,
+    Undefined,
+)
 from strawberry.schema.name_converter import NameConverter
 from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.enum import StrawberryEnumDefinition
 from strawberry.types.field import StrawberryField
+from strawberry.types.scalar import ScalarDefinition
+
+_DATE = "A calendar date in ISO 8601 format, as in `2026-01-31`."
+"""Description of Strawberry's Date scalar, instead of its own."""
 
 
 def describe(schema: strawberry.Schema) -> None:
@@ -20,6 +31,8 @@ def describe(schema: strawberry.Schema) -> None:
     names = schema.config.name_converter
     for entry in schema.schema_converter.type_map.values():
         match entry.definition, entry.implementation:
+            case ScalarDefinition(name="Date"), GraphQLScalarType() as scalar:
+                scalar.description = _DATE
             case StrawberryEnumDefinition() as definition, GraphQLEnumType() as enum:
                 _describe_enum(definition, enum)
             case StrawberryObjectDefinition() as definition, (GraphQLObjectType() | GraphQLInterfaceType()) as kind:

@@ -14,7 +14,7 @@ from graph.execution.operation import Info
 from graph.model import Environment
 from graph.prices.closes import no_prices_reason, prices_until
 from graph.prices.matrix import PriceMatrix
-from graph.prices.performance import MEMBERS_A_CHARGE, Window, share, window_changes
+from graph.prices.performance import MEMBERS_PER_CHARGE, Window, share, window_changes
 from graph.prices.returns import FloatArray, IntArray, bin_indices, changes, directions, ema, sma
 
 MAX_SESSIONS = 480
@@ -112,7 +112,7 @@ class ThresholdBars:
     from_: date | None = strawberry.field(name="from")
     """The session the changes start from; null if the prices do not go back that far."""
     note: str | None
-    """The reason if prices are missing or end long ago, and what to do about it; otherwise null."""
+    """The reason if prices are missing or the last session is long ago, and what to do about it; otherwise null."""
     members: int
     """The number of members of the universe."""
     priced: int
@@ -150,7 +150,7 @@ class Breadth:
     as_of: date | None
     """The session measured; null if there is none."""
     note: str | None
-    """The reason if prices are missing or end long ago, and what to do about it; otherwise null."""
+    """The reason if prices are missing or the last session is long ago, and what to do about it; otherwise null."""
     members: int
     """The number of members of the universe."""
     priced: int
@@ -200,7 +200,7 @@ class BreadthQuery:
             operation, universe, environment or operation.environment, members_as_of, "membersAsOf"
         )
         members = len(found.symbols)
-        operation.charge(members // MEMBERS_A_CHARGE)
+        operation.charge(members // MEMBERS_PER_CHARGE)
         matrix = await prices_until(operation, as_of)
         session = matrix.last_session(as_of)
         if session is None:
@@ -255,7 +255,7 @@ class BreadthQuery:
             operation, universe, environment or operation.environment, members_as_of, "membersAsOf"
         )
         members = len(found.symbols)
-        operation.charge(members // MEMBERS_A_CHARGE * len(Metric))
+        operation.charge(members // MEMBERS_PER_CHARGE * len(Metric))
         matrix = await prices_until(operation, as_of)
         session = matrix.last_session(as_of)
         if session is None:

@@ -429,7 +429,7 @@ class MemberChange:
     stock: Stock
     """The stock."""
     day: date
-    """The UTC date it joined, left, or got its later weight."""
+    """The UTC date the stock joined, left, or got its later weight."""
     before: float | None
     """The weight at the end of the earlier day, a fraction; null if unknown or not a member."""
     after: float | None

@@ -49,11 +49,11 @@ class OverlapQuery:
         if len(groups) > MAX_GROUPS:
             raise InvalidArgument(f"groups: {len(groups)} are more than {MAX_GROUPS}; compare fewer at a time.")
         operation = info.context
-        named = environment or operation.environment
+        environment = environment or operation.environment
         names = [_parse_name(group) for group in groups]
-        refs = await find_groups(operation, names, named)
+        refs = await find_groups(operation, names, environment)
         ids = list(dict.fromkeys(refs[name].group_id for name in names))
-        rows = await operation.every("groups_by_id", [(group_id, named) for group_id in ids])
+        rows = await operation.every("groups_by_id", [(group_id, environment) for group_id in ids])
         counts = await operation.every("member_counts", [(group_id,) for group_id in ids])
         shared = {(row["a"], row["b"]): row for row in await operation.fetch("overlaps", tuple(ids))}
         counted = {

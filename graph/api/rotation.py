@@ -1,4 +1,4 @@
-"""Sector rotation: the groups of a universe ranked by their change, and their relative rotation and contributors."""
+"""Sector rotation: the groups of a universe, ranked by change, with relative rotation and contributors."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from graph.prices.closes import no_prices_reason, prices_until
 from graph.prices.matrix import PriceMatrix
 from graph.prices.performance import (
     DEFAULT_WINDOWS,
-    MEMBERS_A_CHARGE,
+    MEMBERS_PER_CHARGE,
     Basket,
     Weighting,
     Window,
@@ -161,7 +161,7 @@ class RotationRow:
 
     @strawberry.field
     async def relative(self, info: Info) -> RelativeRotation | None:
-        """Relative rotation against the benchmark; null without closes in the last 83 sessions."""
+        """Relative rotation against the benchmark; null if either lacks prices in the last 83 sessions."""
         rotations = self.context.relative_rotations
         points = await rotations.points(info.context, self.index, 1)
         if not points:
@@ -226,7 +226,7 @@ class SectorRotation:
     as_of: date | None
     """The session that all windows end with; null if there is none."""
     note: str | None
-    """The reason if prices are missing or end long ago, and what to do about it; otherwise null."""
+    """The reason if prices are missing or the last session is long ago, and what to do about it; otherwise null."""
     universe: Universe
     """The universe whose members are sorted into groups."""
     members: int
@@ -273,17 +273,17 @@ class RotationQuery:
 
         """
         operation = info.context
-        named = environment or operation.environment
-        found = await find_universe(operation, universe, named, members_as_of, "membersAsOf")
+        environment = environment or operation.environment
+        found = await find_universe(operation, universe, environment, members_as_of, "membersAsOf")
         holdings = benchmark_holdings = await universe_holdings(operation, found)
         if benchmark is not None:
-            other = await find_universe(operation, benchmark, named, members_as_of, "membersAsOf")
+            other = await find_universe(operation, benchmark, environment, members_as_of, "membersAsOf")
             benchmark_holdings = await universe_holdings(operation, other)
         matrix = await prices_until(operation, as_of)
         session = matrix.last_session(as_of)
         groups = [
             each.id
-            for each in await group_names(operation, named, members_as_of)
+            for each in await group_names(operation, environment, members_as_of)
             if each.type == (by or GroupType.SECTOR)
         ]
         # let other requests run first: what follows blocks the event loop, and a query may contain it many times
@@ -297,7 +297,7 @@ class RotationQuery:
             groups,
             await holdings_of(operation, groups, members_as_of),
         )
-        operation.charge(len(found.symbols) + sum(len(each.symbols) for each in slices) // MEMBERS_A_CHARGE)
+        operation.charge(len(found.symbols) + sum(len(each.symbols) for each in slices) // MEMBERS_PER_CHARGE)
         rows: list[RotationRow] = []
         if session is not None:
             same = benchmark_holdings is holdings
@@ -305,7 +305,7 @@ class RotationQuery:
             weights = resolve_weights(benchmark_holdings, weighting or Weighting.WEIGHT)
             baskets = [*(each.basket for each in slices), Basket(benchmark_columns, *weights)]
             relative_rotations = RelativeRotations(matrix, session, baskets)
-            context = _RotationContext(matrix, session, relative_rotations, named, members_as_of)
+            context = _RotationContext(matrix, session, relative_rotations, environment, members_as_of)
             rows = await _rows(operation, context, slices, unique_windows(windows))
         priced = 0 if session is None else matrix.count_priced(session, columns)
         return SectorRotation(

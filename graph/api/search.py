@@ -26,7 +26,7 @@ class SearchQuery:
         """Stocks and groups whose symbol, name or description contains a text, best match first.
 
         Args:
-            text: Part of a symbol or name, case-insensitive; an empty text matches nothing.
+            text: The text to search for, ignoring case; an empty text matches nothing.
             first: The maximum number of results, up to 5,000.
             environment: The environment of the groups; defaults to the server's setting.
 
@@ -36,6 +36,6 @@ class SearchQuery:
             raise InvalidArgument(f"first: {limit} is not between 0 and {MAX_PAGE:,}.")
         if not text.strip():
             return []
-        named = environment or info.context.environment
-        rows = await info.context.fetch("search_hits", text.strip(), named, limit)
-        return [Stock.of(row, named, None) if row["kind"] == 0 else Group.of(row, None) for row in rows]
+        environment = environment or info.context.environment
+        rows = await info.context.fetch("search_hits", text.strip(), environment, limit)
+        return [Stock.of(row, environment, None) if row["kind"] == 0 else Group.of(row, None) for row in rows]

@@ -18,8 +18,8 @@ from graph.prices.returns import Baskets, FloatArray, IntArray, changes, ranks
 
 RANK_SESSIONS = 5
 """Sessions between a rank and the earlier one that `rankChange` compares it with."""
-MEMBERS_A_CHARGE = 10
-"""Members computed with at the cost of one object of the answer."""
+MEMBERS_PER_CHARGE = 10
+"""Members computed with that count as one object of the answer in the budget."""
 
 
 @strawberry.enum
@@ -280,7 +280,7 @@ async def measure_holdings(
 ) -> list[WindowChange]:
     """Return the changes of holdings over windows that end with the last session on or before a day, or the latest."""
     matrix = await prices_until(operation, as_of)
-    operation.charge(len(holdings.symbols) // MEMBERS_A_CHARGE)
+    operation.charge(len(holdings.symbols) // MEMBERS_PER_CHARGE)
     weights = resolve_weights(holdings, weighting or Weighting.WEIGHT)
     basket = Basket(matrix.columns_of(holdings.symbols), *weights)
     (measured,) = measure_baskets(matrix, matrix.last_session(as_of), [basket], unique_windows(windows))

@@ -15,8 +15,8 @@ DEFAULT_TAIL = 21
 """Sessions of a tail if their number is not given."""
 MAX_TAIL = 252
 """Maximum number of sessions of a tail."""
-MEMBER_SESSIONS_A_CHARGE = 500
-"""Members x sessions computed with at the cost of one object of the answer."""
+MEMBER_SESSIONS_PER_CHARGE = 500
+"""Members x sessions computed with that count as one object of the answer in the budget."""
 
 RotationPoint: TypeAlias = tuple[date, float, float]
 """The date of a session, and the ratio and momentum of a row in it."""
@@ -38,7 +38,7 @@ class RelativeRotations:
         sessions = DEFAULT_TAIL if count <= DEFAULT_TAIL else MAX_TAIL
         if sessions not in self._points:
             members = sum(len(columns) for columns, _ in self._baskets)
-            operation.charge(members * (RELATIVE_SESSIONS + sessions) // MEMBER_SESSIONS_A_CHARGE)
+            operation.charge(members * (RELATIVE_SESSIONS + sessions) // MEMBER_SESSIONS_PER_CHARGE)
             # in a thread, since it would block the event loop
             self._points[sessions] = asyncio.ensure_future(asyncio.to_thread(self._compute, sessions))
         points = await asyncio.shield(self._points[sessions])

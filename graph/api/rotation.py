@@ -332,7 +332,7 @@ class _GroupSlice(NamedTuple):
 
 
 def _slice_by_group(
-    universe_holdings: Holdings,
+    universe_members: Holdings,
     columns: IntArray,
     weighting: Weighting,
     universe_group: int | None,
@@ -340,8 +340,8 @@ def _slice_by_group(
     holdings: Sequence[Holdings],
 ) -> list[_GroupSlice]:
     """Sort the members of a universe into groups with the given holdings, and leave out groups without any."""
-    universe_weights, universe_weighting = resolve_weights(universe_holdings, weighting)
-    indices = {symbol: index for index, symbol in enumerate(universe_holdings.symbols)}
+    universe_weights, universe_weighting = resolve_weights(universe_members, weighting)
+    indices = {symbol: index for index, symbol in enumerate(universe_members.symbols)}
     slices = []
     for group, group_holdings in zip(groups, holdings, strict=True):
         symbols = [symbol for symbol in group_holdings.symbols if symbol in indices]

@@ -1,4 +1,4 @@
-"""The words that all packages share: types of groups, environments, names of groups, holdings."""
+"""Types shared by all packages: group types, environments, group names and holdings."""
 
 import math
 import sys
@@ -9,27 +9,37 @@ from typing import NamedTuple
 
 
 class Environment(StrEnum):
-    """Which of the rows of one database are meant; those of one environment never show in another."""
+    """A partition of the groups in one database; groups of one environment never appear in another."""
 
     DEFAULT = "DEFAULT"
+    """The environment used unless another is set."""
     TEST = "TEST"
+    """The environment for tests."""
     UAT = "UAT"
+    """The environment for user acceptance tests."""
     PROD = "PROD"
+    """The environment for production."""
 
 
 class GroupType(StrEnum):
-    """What kind of set a group is."""
+    """The kind of a group."""
 
     ETF = "ETF"
+    """The holdings of an exchange-traded fund, usually with weights."""
     THEME = "THEME"
+    """The stocks of an investment theme."""
     SECTOR = "SECTOR"
+    """The stocks of an economic sector; a stock should belong to one only."""
     SEGMENT = "SEGMENT"
+    """The stocks of a market segment."""
     CUSTOM = "CUSTOM"
+    """A group of any other kind."""
     UNIVERSE = "UNIVERSE"
+    """The members of an index, such as `nasdaq100`."""
 
 
 class GroupName(NamedTuple):
-    """A group as a key can name it."""
+    """Id, name and type of a group."""
 
     id: int
     name: str
@@ -37,15 +47,15 @@ class GroupName(NamedTuple):
 
 
 class Holdings(NamedTuple):
-    """Whom a group holds, by symbol."""
+    """Members of a group with their weights."""
 
     symbols: tuple[str, ...]
     weights: "array[float]"
-    """Fractions of the group; NaN where one is not known."""
+    """Weight of each member, a fraction; NaN if unknown."""
 
     @classmethod
     def of(cls, symbols: Sequence[str], weights: Sequence[float | None]) -> "Holdings":
-        """Keep members as the database gives them; what is no number is not known."""
+        """Build holdings from symbols and weights; None and infinite weights become NaN."""
         known = (math.nan if weight is None or math.isinf(weight) else weight for weight in weights)
-        # many groups hold the same stocks
+        # interned, since many groups hold the same stocks
         return cls(tuple(map(sys.intern, symbols)), array("d", known))

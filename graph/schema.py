@@ -1,6 +1,5 @@
 """The schema: its root, and the execution of operations so that each answer is of one moment of the database."""
 
-import inspect
 import logging
 import secrets
 from datetime import UTC, datetime
@@ -8,24 +7,18 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any, cast
 
-import docstring_parser
 import strawberry
 from graphql import (
-    GraphQLEnumType,
     GraphQLError,
-    GraphQLInterfaceType,
-    GraphQLObjectType,
     OperationType,
-    Undefined,
 )
 from graphql.execution.values import VariableValues
 from strawberry.execution import optimized_is_awaitable
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext, ExecutionResult
-from strawberry.types.base import StrawberryObjectDefinition
-from strawberry.types.enum import StrawberryEnumDefinition
 
 from graph.api.breadth import BreadthQuery
+from graph.api.descriptions import describe
 from graph.api.nodes import Group, NodesQuery, Stock
 from graph.api.overlaps import OverlapQuery
 from graph.api.rotation import RotationQuery
@@ -168,49 +161,6 @@ _DateTime = strawberry.scalar(
 )
 
 
-def _describe(schema: strawberry.Schema) -> None:
-    """Let docstrings be the descriptions of types, fields and arguments, and have no argument default to null."""
-    for concrete in schema.schema_converter.type_map.values():
-        definition, made = concrete.definition, concrete.implementation
-        if isinstance(definition, StrawberryEnumDefinition) and isinstance(made, GraphQLEnumType):
-            made.description = _line(inspect.getdoc(definition.wrapped_cls))
-        elif isinstance(definition, StrawberryObjectDefinition) and isinstance(
-            made, GraphQLObjectType | GraphQLInterfaceType
-        ):
-            origin = (definition.concrete_of or definition).origin
-            made.description = _first(inspect.getdoc(origin))
-            attributes = _attributes(origin)
-            for field in definition.fields:
-                described = made.fields[schema.config.name_converter.get_graphql_name(field)]
-                resolver = field.base_resolver
-                doc = docstring_parser.parse((resolver and resolver.wrapped_func.__doc__) or "")
-                described.description = _line(doc.description) or attributes.get(field.python_name)
-                arguments = {parameter.arg_name: _line(parameter.description) for parameter in doc.params}
-                for argument in field.arguments:
-                    name = schema.config.name_converter.get_graphql_name(argument)
-                    described.args[name].description = arguments.get(argument.python_name)
-                    if described.args[name].default_value is None:
-                        described.args[name].default_value = Undefined
-
-
-def _attributes(origin: type) -> dict[str, str | None]:
-    """Give the docstrings below the attributes of a class and of those it is made of."""
-    return {
-        parameter.arg_name: _line(parameter.description)
-        for each in reversed(origin.__mro__[:-1])
-        if each.__module__.startswith("graph.")
-        for parameter in docstring_parser.parse_from_object(each).params
-    }
-
-
-def _first(docstring: str | None) -> str | None:
-    return docstring and docstring.partition("\n\n")[0].replace("\n", " ")
-
-
-def _line(text: str | None) -> str | None:
-    return text and " ".join(text.split())
-
-
 def make_schema() -> GraphSchema:
     """Make the schema, with the docstrings as descriptions."""
     documents = Documents()
@@ -222,5 +172,5 @@ def make_schema() -> GraphSchema:
         execution_context_class=ColumnExecutor,
     )
     schema.documents = documents
-    _describe(schema)
+    describe(schema)
     return schema

@@ -1,4 +1,4 @@
-"""Breadth: how many members of a universe rose and fell, how far, and against what."""
+"""Breadth of a universe: counts of its members by the size of their change, and against eleven metrics."""
 
 import asyncio
 from collections.abc import Iterator
@@ -14,60 +14,78 @@ from graph.execution.operation import Info
 from graph.model import Environment
 from graph.prices.closes import no_prices_reason, prices_until
 from graph.prices.matrix import PriceMatrix
-from graph.prices.performance import MEMBERS_A_CHARGE, Window, change_over, share
-from graph.prices.returns import FloatArray, IntArray, bins, changes, directions, ema, sma
+from graph.prices.performance import MEMBERS_PER_CHARGE, Window, share, window_changes
+from graph.prices.returns import FloatArray, IntArray, bin_indices, changes, directions, ema, sma
 
 MAX_SESSIONS = 480
-"""How far back bars may go: what two years hold on any exchange."""
+"""Maximum length of the changes of threshold bars; any exchange has as many sessions in two years."""
 DEFAULT_THRESHOLD = 0.05
 
 
-@strawberry.enum
-class BarKind(StrEnum):
-    """Into which bins changes are sorted: DIVERGING, four of them with a threshold; SIMPLE, down and up."""
+@strawberry.enum(name="BarKind")
+class BinScheme(StrEnum):
+    """The bins that changes are sorted into."""
 
     DIVERGING = "DIVERGING"
+    """Four bins, split at zero and at the threshold in both directions."""
     SIMPLE = "SIMPLE"
+    """Two bins, split at zero."""
 
 
 @strawberry.enum
 class Bin(StrEnum):
-    """A change x by a threshold t: x < -t, -t <= x < 0, 0 <= x < t, x >= t; or x < 0, x >= 0."""
+    """A range of changes x, given the threshold t."""
 
     SIGNIFICANT_DECLINE = "SIGNIFICANT_DECLINE"
+    """x < -t."""
     MINOR_DECLINE = "MINOR_DECLINE"
+    """-t <= x < 0."""
     MINOR_ADVANCE = "MINOR_ADVANCE"
+    """0 <= x < t."""
     SIGNIFICANT_ADVANCE = "SIGNIFICANT_ADVANCE"
+    """x >= t."""
     DECLINE = "DECLINE"
+    """x < 0, without a threshold."""
     ADVANCE = "ADVANCE"
+    """x >= 0, without a threshold."""
 
 
 _BINS = {
-    BarKind.DIVERGING: (Bin.SIGNIFICANT_DECLINE, Bin.MINOR_DECLINE, Bin.MINOR_ADVANCE, Bin.SIGNIFICANT_ADVANCE),
-    BarKind.SIMPLE: (Bin.DECLINE, Bin.DECLINE, Bin.ADVANCE, Bin.ADVANCE),
+    BinScheme.DIVERGING: (Bin.SIGNIFICANT_DECLINE, Bin.MINOR_DECLINE, Bin.MINOR_ADVANCE, Bin.SIGNIFICANT_ADVANCE),
+    BinScheme.SIMPLE: (Bin.DECLINE, Bin.DECLINE, Bin.ADVANCE, Bin.ADVANCE),
 }
 
 
 @strawberry.enum
 class Metric(StrEnum):
-    """What a close is compared with: an earlier close, the open of its day (OPEN), or an average of closes up to it.
+    """The price that a close is compared with: an earlier close, an open, or an average of closes up to it.
 
-    DAY, WEEK, MONTH, QUARTER, HALF_YEAR and YEAR are the close 1, 5, 21, 63, 126 and 252 sessions before. EMA10 and
-    EMA20 are exponential: alpha = 2 / (n + 1), seeded by the mean of the first n closes that the stock has on sessions
-    since the beginning of the year before last. SMA50 and SMA200 are the mean of the closes of the last n sessions.
+    Exponential averages have alpha = 2 / (n + 1), and are seeded by the mean of the first n closes of the stock in
+    sessions since the beginning of the year before last.
     """
 
     DAY = "DAY"
+    """The close 1 session before."""
     OPEN = "OPEN"
+    """The open of the same session."""
     WEEK = "WEEK"
+    """The close 5 sessions before."""
     MONTH = "MONTH"
+    """The close 21 sessions before."""
     QUARTER = "QUARTER"
+    """The close 63 sessions before."""
     HALF_YEAR = "HALF_YEAR"
+    """The close 126 sessions before."""
     YEAR = "YEAR"
+    """The close 252 sessions before."""
     EMA10 = "EMA10"
+    """The exponential average of closes with n = 10."""
     EMA20 = "EMA20"
+    """The exponential average of closes with n = 20."""
     SMA50 = "SMA50"
+    """The mean of the closes of the last 50 sessions."""
     SMA200 = "SMA200"
+    """The mean of the closes of the last 200 sessions."""
 
 
 _AVERAGES = {Metric.EMA10: (ema, 10), Metric.EMA20: (ema, 20), Metric.SMA50: (sma, 50), Metric.SMA200: (sma, 200)}
@@ -75,77 +93,77 @@ _AVERAGES = {Metric.EMA10: (ema, 10), Metric.EMA20: (ema, 20), Metric.SMA50: (sm
 
 @strawberry.type
 class Segment:
-    """The members whose change lies in a bin."""
+    """The members of a universe whose change lies in a bin."""
 
     bin: Bin
     """The bin."""
     count: int
-    """How many there are."""
+    """The number of members."""
     share: float
-    """count / priced, a fraction; those of all bins sum to 1, or of nothing to 0."""
+    """count / priced, a fraction; 0 if none is priced. The shares of all bins sum to 1."""
 
 
 @strawberry.type
 class ThresholdBars:
-    """How many members of a universe rose and fell, and how far."""
+    """The members of a universe, counted by the size of their change."""
 
     as_of: date | None
-    """The session that the changes end with; null where there is none."""
+    """The session the changes end with; null if there is none."""
     from_: date | None = strawberry.field(name="from")
-    """The session they begin from; null where the data do not go back that far."""
+    """The session the changes start from; null if the prices do not go back that far."""
     note: str | None
-    """Why there is nothing, and what to do."""
+    """The reason if prices are missing or the last session is long ago, and what to do about it; otherwise null."""
     members: int
-    """How many members the universe has."""
+    """The number of members of the universe."""
     priced: int
-    """How many of them have both closes."""
+    """The number of members with both closes."""
     coverage: float
-    """priced / members, a fraction."""
+    """priced / members, a fraction; 0 if there are no members."""
     segments: list[Segment]
-    """The bins, the lowest first; empty where there are no prices."""
+    """The bins, lowest first; empty if there are no prices."""
 
 
 @strawberry.type
 class BreadthMetric:
-    """How many members stand above what a metric compares with."""
+    """The members of a universe, counted by their close against one metric."""
 
     metric: Metric
-    """The metric."""
+    """The metric that closes are compared with."""
     measured: int
-    """How many members have all closes that it takes."""
+    """The number of members with all prices that the metric needs."""
     coverage: float
-    """measured / members, a fraction."""
+    """measured / members, a fraction; 0 if there are no members."""
     up: int
-    """How many stand above."""
+    """The number of members above the metric."""
     down: int
-    """How many stand below."""
+    """The number of members below the metric."""
     unchanged: int
-    """How many stand where it is, to 12 digits."""
+    """The number of members equal to the metric, to 12 digits."""
     up_share: float | None
-    """up / measured, a fraction; 0 of none."""
+    """up / measured, a fraction; 0 if none is measured."""
 
 
 @strawberry.type
 class Breadth:
-    """How many members of a universe take part in its moves."""
+    """The breadth of a universe: the number of its members that take part in its moves."""
 
     as_of: date | None
-    """The session that is measured; null where there is none."""
+    """The session measured; null if there is none."""
     note: str | None
-    """Why there is nothing, and what to do."""
+    """The reason if prices are missing or the last session is long ago, and what to do about it; otherwise null."""
     members: int
-    """How many members the universe has."""
+    """The number of members of the universe."""
     priced: int
-    """How many of them have a close of the session."""
+    """The number of members with a close in the session."""
     coverage: float
-    """priced / members, a fraction."""
+    """priced / members, a fraction; 0 if there are no members."""
     metrics: list[BreadthMetric]
-    """All eleven, in the order of their names' list; empty where there are no prices."""
+    """All eleven metrics, in the order of the enum; empty if there are no prices."""
 
 
 @strawberry.type
 class BreadthQuery:
-    """The queries of breadth."""
+    """Root fields of breadth."""
 
     @strawberry.field
     async def threshold_bars(
@@ -154,21 +172,21 @@ class BreadthQuery:
         universe: str,
         threshold: float | None = DEFAULT_THRESHOLD,
         sessions: int | None = 1,
-        kind: BarKind | None = BarKind.DIVERGING,
+        kind: BinScheme | None = BinScheme.DIVERGING,
         as_of: date | None = None,
         members_as_of: date | None = None,
         environment: Environment | None = None,
     ) -> ThresholdBars:
-        """How many members of a universe rose and fell, and how far.
+        """Threshold bars of a universe: its members counted by the size of their change.
 
         Args:
-            universe: A universe key.
-            threshold: From which change on, a fraction, one is significant; up to 1.
-            sessions: How many sessions the changes go back; up to 480.
-            kind: The bins.
-            as_of: The changes end with the last session on or before this day; the latest unless given.
-            members_as_of: A day, in UTC: the members as that day ended; today's unless given.
-            environment: Whose groups are meant; the server's setting unless given.
+            universe: The universe key, such as `SPY` or `SPY:QQQ`.
+            threshold: The size from which a change is significant, a fraction (0.05 = 5 %) from 0 to 1.
+            sessions: The length of the changes in sessions, from 1 to 480.
+            kind: The bins that changes are sorted into.
+            as_of: The changes end with the last session on or before this date; defaults to the latest session.
+            members_as_of: The UTC date whose end-of-day members are used; defaults to the current members.
+            environment: The environment of the groups; defaults to the server's setting.
 
         """
         threshold = DEFAULT_THRESHOLD if threshold is None else threshold
@@ -182,30 +200,30 @@ class BreadthQuery:
             operation, universe, environment or operation.environment, members_as_of, "membersAsOf"
         )
         members = len(found.symbols)
-        operation.charge(members // MEMBERS_A_CHARGE)
-        frame = await prices_until(operation, as_of)
-        session = frame.session(as_of)
+        operation.charge(members // MEMBERS_PER_CHARGE)
+        matrix = await prices_until(operation, as_of)
+        session = matrix.last_session(as_of)
         if session is None:
             return ThresholdBars(
                 as_of=None,
                 from_=None,
-                note=no_prices_reason(frame, session, as_of),
+                note=no_prices_reason(matrix, session, as_of),
                 members=members,
                 priced=0,
                 coverage=0.0,
                 segments=[],
             )
-        columns = frame.columns_of(found.symbols)
-        change = changes(frame.close(session, columns), frame.close(session - sessions, columns))
+        columns = matrix.columns_of(found.symbols)
+        change = changes(matrix.session_closes(session, columns), matrix.session_closes(session - sessions, columns))
         change = change[~np.isnan(change)]
-        kinds = _BINS[kind or BarKind.DIVERGING]
-        counts = dict.fromkeys(kinds, 0)
-        for each, count in zip(kinds, np.bincount(bins(change, threshold), minlength=4), strict=True):
+        bins = _BINS[kind or BinScheme.DIVERGING]
+        counts = dict.fromkeys(bins, 0)
+        for each, count in zip(bins, np.bincount(bin_indices(change, threshold), minlength=4), strict=True):
             counts[each] += int(count)
         return ThresholdBars(
-            as_of=frame.date_of(session),
-            from_=frame.date_of(session - sessions) if sessions <= session else None,
-            note=no_prices_reason(frame, session, as_of),
+            as_of=matrix.date_of(session),
+            from_=matrix.date_of(session - sessions) if sessions <= session else None,
+            note=no_prices_reason(matrix, session, as_of),
             members=members,
             priced=len(change),
             coverage=share(len(change), members),
@@ -223,13 +241,13 @@ class BreadthQuery:
         members_as_of: date | None = None,
         environment: Environment | None = None,
     ) -> Breadth:
-        """How many members of a universe take part in its moves, by eleven metrics.
+        """Breadth of a universe by eleven metrics.
 
         Args:
-            universe: A universe key.
-            as_of: The last session on or before this day is measured; the latest unless given.
-            members_as_of: A day, in UTC: the members as that day ended; today's unless given.
-            environment: Whose groups are meant; the server's setting unless given.
+            universe: The universe key, such as `SPY` or `SPY:QQQ`.
+            as_of: The last session on or before this date is measured; defaults to the latest session.
+            members_as_of: The UTC date whose end-of-day members are used; defaults to the current members.
+            environment: The environment of the groups; defaults to the server's setting.
 
         """
         operation = info.context
@@ -237,49 +255,53 @@ class BreadthQuery:
             operation, universe, environment or operation.environment, members_as_of, "membersAsOf"
         )
         members = len(found.symbols)
-        operation.charge(members // MEMBERS_A_CHARGE * len(Metric))
-        frame = await prices_until(operation, as_of)
-        session = frame.session(as_of)
+        operation.charge(members // MEMBERS_PER_CHARGE * len(Metric))
+        matrix = await prices_until(operation, as_of)
+        session = matrix.last_session(as_of)
         if session is None:
             return Breadth(
                 as_of=None,
-                note=no_prices_reason(frame, session, as_of),
+                note=no_prices_reason(matrix, session, as_of),
                 members=members,
                 priced=0,
                 coverage=0.0,
                 metrics=[],
             )
-        # whoever waits goes first: what follows takes a while, and a query may ask for many of it
+        # let other requests run first: what follows blocks the event loop, and a query may contain it many times
         await asyncio.sleep(0)
-        columns = frame.columns_of(found.symbols)
+        columns = matrix.columns_of(found.symbols)
         columns = columns[columns >= 0]
-        priced = frame.priced(session, columns)
+        priced = matrix.count_priced(session, columns)
         return Breadth(
-            as_of=frame.date_of(session),
-            note=no_prices_reason(frame, session, as_of),
+            as_of=matrix.date_of(session),
+            note=no_prices_reason(matrix, session, as_of),
             members=members,
             priced=priced,
             coverage=share(priced, members),
-            metrics=[_breadth(metric, each, members) for metric, each in _measure(frame, session, columns)],
+            metrics=[
+                _count(metric, directions, members) for metric, directions in _directions(matrix, session, columns)
+            ],
         )
 
 
-def _measure(frame: PriceMatrix, session: int, columns: IntArray) -> Iterator[tuple[Metric, FloatArray]]:
-    """Say for each metric whether each close is above (1), at (0) or below (-1) what it is compared with, or NaN."""
-    close = frame.close(session, columns)
-    history = frame.history(session, session + 1, columns)
+def _directions(matrix: PriceMatrix, session: int, columns: IntArray) -> Iterator[tuple[Metric, FloatArray]]:
+    """Yield each metric with 1, 0 or -1 for closes above, at or below it; NaN if a price is missing."""
+    close = matrix.session_closes(session, columns)
+    history = matrix.history(session, session + 1, columns)
     for metric in Metric:
         if metric is Metric.OPEN:
-            yield metric, frame.since_open(session, columns)
+            yield metric, matrix.intraday_directions(session, columns)
         elif metric in _AVERAGES:
             average, count = _AVERAGES[metric]
             yield metric, directions(close, average(history, count))
         else:
-            yield metric, np.sign(change_over(frame, session, Window(metric.value), columns))
+            yield metric, np.sign(window_changes(matrix, session, Window(metric.value), columns))
 
 
-def _breadth(metric: Metric, direction: FloatArray, members: int) -> BreadthMetric:
-    up, down, measured = (int(np.count_nonzero(each)) for each in (direction > 0, direction < 0, ~np.isnan(direction)))
+def _count(metric: Metric, directions: FloatArray, members: int) -> BreadthMetric:
+    up, down, measured = (
+        int(np.count_nonzero(each)) for each in (directions > 0, directions < 0, ~np.isnan(directions))
+    )
     return BreadthMetric(
         metric=metric,
         measured=measured,

@@ -1,4 +1,4 @@
-"""Stock, Group and Membership: the bidirectional graph, and the queries that enter it."""
+"""Stock, Group and Membership, which refer to each other, and the root fields that return them."""
 
 import base64
 import binascii
@@ -43,7 +43,7 @@ strawberry.enum(Environment)
 strawberry.enum(GroupType)
 
 
-# ten times as fast as calling them
+# looking a member up in a dict is ten times as fast as calling the enum
 _TYPES, _ENVIRONMENTS = {each.value: each for each in GroupType}, {each.value: each for each in Environment}
 
 
@@ -52,29 +52,33 @@ class GroupOrder(StrEnum):
     """The order of a list of groups."""
 
     NAME_ASC = "NAME_ASC"
+    """Sorted by name."""
     MEMBER_COUNT_DESC = "MEMBER_COUNT_DESC"
+    """Sorted by number of members, largest first; ties by name."""
 
 
 @strawberry.enum
 class MemberOrder(StrEnum):
-    """The order of a list of members: heaviest first and then by symbol, or by symbol."""
+    """The order of a list of members."""
 
     WEIGHT_DESC = "WEIGHT_DESC"
+    """Sorted by weight, largest first and null last; ties by symbol."""
     SYMBOL_ASC = "SYMBOL_ASC"
+    """Sorted by symbol."""
 
 
 @strawberry.interface
 class Node:
-    """Anything with an id of its own."""
+    """An object with a globally unique id."""
 
     environment_name: strawberry.Private[str]
-    key: strawberry.Private[str | int]  # what tells it from others of its type and environment
-    day: strawberry.Private[date | None]  # that it and what is reached from it is of; None is now
+    key: strawberry.Private[str | int]  # unique within the type and environment
+    day: strawberry.Private[date | None]  # UTC date that it and everything below it is shown as of; None means now
 
     @batch_field
     @staticmethod
     async def id(nodes: ObjectSet, _: Operation) -> list[ID]:
-        """Opaque, and good for `node`; it carries the environment, and the day where one was asked."""
+        """An opaque id, accepted by `node`; it includes the environment, and the `asOf` date if there is one."""
         return list(map(_write_id, nodes))
 
 
@@ -85,15 +89,15 @@ def _write_id(node: Node) -> ID:
 
 @strawberry.type
 class Stock(Node):
-    """A stock, known by its symbol, and the groups that hold it."""
+    """A stock, identified by its symbol, and the groups that hold it."""
 
     symbol: str
-    """The ticker; share classes come after a dot, as in `BRK.B`."""
-    row: strawberry.Private[Row | None]  # with what else is known of it, where that was read with the symbol
+    """The ticker symbol; a share class follows a dot, as in `BRK.B`."""
+    row: strawberry.Private[Row | None]  # with the name and industry; None if they are still to be loaded
 
     @classmethod
     def of(cls, row: Row, environment: str, day: date | None) -> "Stock":
-        """Make a stock of a row that has its columns."""
+        """Build a stock from a row with its columns."""
         symbol = row["symbol"]
         return cls(environment_name=environment, key=symbol, day=day, symbol=symbol, row=row)
 
@@ -109,13 +113,13 @@ class Stock(Node):
     @batch_field
     @staticmethod
     async def name(stocks: ObjectSet, operation: Operation) -> list[str | None]:
-        """The company's name."""
+        """The name of the company; null if unknown."""
         return await Stock._details(stocks, operation, "stock_name")
 
     @batch_field
     @staticmethod
     async def industry(stocks: ObjectSet, operation: Operation) -> list[str | None]:
-        """The industry within its sector."""
+        """The industry within the sector; null if unknown."""
         return await Stock._details(stocks, operation, "stock_industry")
 
     @staticmethod
@@ -131,7 +135,7 @@ class Stock(Node):
     @batch_field
     @staticmethod
     async def sector(stocks: ObjectSet, operation: Operation) -> "list[Group | None]":
-        """The SECTOR group that holds it; null where none does."""
+        """The SECTOR group that holds the stock; null if none does."""
         answers = await Stock._held(stocks, operation, [GroupType.SECTOR])
         return [held.groups[0] if held.groups else None for held in answers]
 
@@ -140,10 +144,10 @@ class Stock(Node):
     async def groups(
         stocks: ObjectSet, operation: Operation, type: Sequence[GroupType] | None = None
     ) -> "list[list[Group]]":
-        """The groups that hold it: the one that it weighs most in first, then by name.
+        """The groups that hold the stock: largest weight of the stock first, then by name.
 
         Args:
-            type: Of these types only.
+            type: The types of the groups; defaults to all.
 
         """
         return [held.groups for held in await Stock._held(stocks, operation, type)]
@@ -153,10 +157,10 @@ class Stock(Node):
     async def memberships(
         stocks: ObjectSet, operation: Operation, type: Sequence[GroupType] | None = None
     ) -> "list[Sequence[Membership]]":
-        """Its memberships: heaviest first, then by the group's name.
+        """The memberships of the stock in groups: largest weight first, then by the group's name.
 
         Args:
-            type: In groups of these types only.
+            type: The types of the groups; defaults to all.
 
         """
         answers = await Stock._held(stocks, operation, type)
@@ -169,12 +173,12 @@ class Stock(Node):
     async def performance(
         self, info: Info, windows: list[Window] | None = DEFAULT_WINDOWS, as_of: date | None = None
     ) -> list[PriceChange]:
-        """How far it has come over windows of sessions.
+        """The change of the stock's close over windows of sessions.
 
         Args:
-            windows: The windows, each once.
-            as_of: The windows end with the last session on or before this day; unless given, on the day it was asked of
-                itself, or the latest.
+            windows: The windows, in the order of the result. A repeated window counts once.
+            as_of: The windows end with the last session on or before this date; defaults to the parent's `asOf`, else
+                the latest session.
 
         """
         return await measure_stock(info.context, self.symbol, windows, as_of or self.day)
@@ -186,11 +190,11 @@ class Stock(Node):
         first: Annotated[date | None, strawberry.argument(name="from")] = None,
         last: Annotated[date | None, strawberry.argument(name="to")] = None,
     ) -> list[Bar]:
-        """What it cost, day by day, oldest first.
+        """The daily prices of the stock, ascending by date; at most 5,000 days.
 
         Args:
-            first: The first day; without it the 252 last bars are given.
-            last: The last day; unless given, the day it was asked of itself, or the latest.
+            first: The first date; without it, the last 252 days with a price are returned.
+            last: The last date; defaults to the parent's `asOf`, else the latest date.
 
         """
         return await bars(info, self.symbol, first, last or self.day)
@@ -198,14 +202,14 @@ class Stock(Node):
 
 @strawberry.type
 class Exposure:
-    """What share of a group lies in another."""
+    """The share of a group that lies in another group."""
 
     group: "Group | None"
-    """Where it lies; null for the members that lie in no group of that type."""
+    """The other group; null for the members that are in no group of the type."""
     weight: float | None
-    """The sum of these members' weights, a fraction; groups that overlap may exceed the total. Null if none has one."""
+    """The sum of these members' weights, a fraction; overlapping groups may exceed the total. Null if none has one."""
     count: int
-    """How many members these are."""
+    """The number of these members."""
 
 
 @strawberry.type
@@ -213,18 +217,18 @@ class Group(Node):
     """A named set of stocks: an ETF's holdings, a sector, a theme, an index universe."""
 
     name: str
-    """As spelled in the database; look-ups ignore case."""
+    """The name as spelled in the database; look-ups ignore case."""
     type: GroupType
-    """What kind of set it is."""
+    """The type of the group."""
     description: str | None
-    """What it is, in words."""
+    """A description of the group; null if there is none."""
     environment: Environment
-    """The environment whose rows it is of."""
+    """The environment that the group belongs to."""
     timestamps: strawberry.Private[tuple[datetime | None, datetime | None, datetime | None]]
 
     @classmethod
     def of(cls, row: Row, day: date | None) -> "Group":
-        """Make a group of a row that has its columns."""
+        """Build a group from a row with its columns."""
         return cls(
             environment_name=row["environment"],
             key=row["id"],
@@ -238,7 +242,7 @@ class Group(Node):
 
     @strawberry.field
     def as_of(self) -> date | None:
-        """The day, in UTC, that it and all that is reached from it is of, as that day ended; null is now."""
+        """The UTC date (end of day) this group and everything below it is shown as of; null means now."""
         return self.day
 
     async def _document(self, info: Info, name: str) -> JSON | None:
@@ -247,27 +251,27 @@ class Group(Node):
 
     @strawberry.field
     async def metadata(self, info: Info) -> JSON | None:
-        """Whatever its source said of it beside the members."""
+        """Metadata from the source of the group; null if there is none."""
         return await self._document(info, "metadata")
 
     @strawberry.field
     async def liquidity_filter(self, info: Info) -> JSON | None:
-        """The filter that its members passed."""
+        """The liquidity filter that the members passed; null if there is none."""
         return await self._document(info, "liquidity_filter")
 
     @strawberry.field
     def created_at(self, info: Info) -> datetime | None:
-        """When the group was made, in UTC."""
+        """The UTC time the group was created; null if unknown."""
         return info.context.utc(self.timestamps[0])
 
     @strawberry.field
     def updated_at(self, info: Info) -> datetime | None:
-        """When the group's own row last changed, in UTC."""
+        """The UTC time the group itself, not its members, last changed; null if unknown."""
         return info.context.utc(self.timestamps[1])
 
     @strawberry.field
     def last_update(self, info: Info) -> datetime | None:
-        """When its members were last loaded, in UTC."""
+        """The UTC time the members were last loaded; null if unknown."""
         return info.context.utc(self.timestamps[2])
 
     async def _count(self, info: Info) -> int:
@@ -277,7 +281,7 @@ class Group(Node):
     @batch_field
     @staticmethod
     async def member_count(groups: ObjectSet, operation: Operation) -> list[int]:
-        """How many members it has."""
+        """The number of members."""
         answers = await operation.load_rows_many(
             "member_counts", [(key,) for key in groups.values("key")], as_of=groups[0].day
         )
@@ -285,13 +289,13 @@ class Group(Node):
 
     @strawberry.field
     async def total_weight(self, info: Info) -> float | None:
-        """The sum of its members' weights, a fraction: near 1 where it is complete; null where no member has one."""
+        """The sum of the members' weights, a fraction: near 1 if complete; null if no member has a weight."""
         row = await info.context.load_row("total_weights", self.key, as_of=self.day)
         return row["total"] if row else None
 
     @strawberry.field
     async def symbols(self, info: Info) -> list[str]:
-        """The symbols of all its members, sorted: the group as a universe."""
+        """The symbols of all members, sorted."""
         operation = info.context
         found = await operation.cached_rows(
             UNIVERSES, str(self.key), _symbols, "group_symbols", [(self.key,)], as_of=self.day
@@ -307,12 +311,12 @@ class Group(Node):
         after: str | None = None,
         order_by: MemberOrder | None = MemberOrder.WEIGHT_DESC,
     ) -> "Connection[Membership]":
-        """Its members, heaviest first: those without a weight last, and equal ones by symbol.
+        """The members of the group.
 
         Args:
-            first: How many at most; without it all of them, up to the server's cap.
-            after: The `endCursor` of the page before.
-            order_by: Their order.
+            first: The maximum number of members, up to the server's cap of 5,000, which is also the default.
+            after: The `endCursor` of the previous page.
+            order_by: The order of the members.
 
         """
         operation = info.context
@@ -327,10 +331,10 @@ class Group(Node):
 
     @strawberry.field
     async def exposure(self, info: Info, by: GroupType | None = GroupType.SECTOR) -> list[Exposure]:
-        """What share of it lies in each group of a type: heaviest first, then by count and name.
+        """The share of the group that lies in each group of a type: largest weight first, then by count and name.
 
         Args:
-            by: The type.
+            by: The type of the other groups.
 
         """
         rows = await info.context.load_rows(
@@ -353,13 +357,13 @@ class Group(Node):
         weighting: Weighting | None = Weighting.WEIGHT,
         as_of: date | None = None,
     ) -> list[WindowChange]:
-        """How far its members have come over windows of sessions; by weight where any has one.
+        """The average change of the members over windows of sessions.
 
         Args:
-            windows: The windows, each once.
-            weighting: What the members count for.
-            as_of: The windows end with the last session on or before this day; unless given, on the day it was asked of
-                itself, or the latest.
+            windows: The windows, in the order of the result. A repeated window counts once.
+            weighting: The weights of the members. WEIGHT counts them the same if none has a weight.
+            as_of: The windows end with the last session on or before this date; defaults to the parent's `asOf`, else
+                the latest session.
 
         """
         (held,) = await holdings_of(info.context, [cast("int", self.key)], self.day)
@@ -367,10 +371,10 @@ class Group(Node):
 
     @strawberry.field
     async def changes(self, info: Info, since: date) -> "GroupChanges":
-        """What joined, left and was reweighted after a day: its members at the end of that day against those it has.
+        """The members that joined, left or were reweighted since the end of a day.
 
         Args:
-            since: The day, in UTC; before the first known one the error is NO_HISTORY.
+            since: The UTC date; the error before the first known day of the group is NO_HISTORY.
 
         """
         operation = info.context
@@ -394,21 +398,21 @@ class MemberChange:
     """A member that joined, left or was reweighted."""
 
     symbol: str
-    """The stock's."""
+    """The symbol of the stock."""
     stock: Stock
-    """The member."""
+    """The stock."""
     day: date
-    """The day, in UTC, that it joined on, left on, or got its weight on."""
+    """The UTC date the stock joined, left, or got its later weight."""
     before: float | None
-    """Its weight at the end of the earlier day, a fraction; null where it had none or was no member."""
+    """The weight at the end of the earlier day, a fraction; null if unknown or not a member."""
     after: float | None
-    """Its weight at the later time, a fraction; null where it has none or is no member."""
+    """The weight at the later time, a fraction; null if unknown or not a member."""
     was_member: strawberry.Private[bool]
     is_member: strawberry.Private[bool]
 
     @classmethod
     def of(cls, row: Row, stock: Stock) -> "MemberChange":
-        """Make a change of a row that has its columns."""
+        """Build a change from a row with its columns."""
         return cls(
             symbol=row["symbol"],
             stock=stock,
@@ -422,23 +426,23 @@ class MemberChange:
 
 @strawberry.type
 class GroupChanges:
-    """What became different in a group between the end of a day and a later time. Each list is sorted by symbol."""
+    """Changes of a group's members between the end of a day and a later time. Each list is sorted by symbol."""
 
     since: date
-    """The earlier day."""
+    """The earlier day, a UTC date."""
     joined: list[MemberChange]
-    """Who is a member and was not."""
+    """Members at the later time that were not members before."""
     left: list[MemberChange]
-    """Who was a member and is not."""
+    """Members of the earlier day that are not members any more."""
     reweighted: list[MemberChange]
-    """Who is a member with another weight."""
+    """Members at both times whose weight changed."""
 
 
 _MEMBER_ORDERS: dict[MemberOrder, tuple[str, dict[str, type | tuple[type, ...]]]] = {
     MemberOrder.WEIGHT_DESC: ("members_by_weight", {"weights": (float, type(None)), "symbols": str, "ids": int}),
     MemberOrder.SYMBOL_ASC: ("members_by_symbol", {"symbols": str, "ids": int}),
 }
-"""For each order its statement, and the columns that order, with the types that a cursor holds."""
+"""Statement of each order, and its sort columns with the types of their values in a cursor."""
 
 
 def _written(types: Sequence[GroupType] | None) -> tuple[str, ...] | None:
@@ -468,13 +472,13 @@ def _heaviest_first(held: StockGroups) -> StockGroups:
     weights = held.weights
     if len(weights) < 2:  # noqa: PLR2004 - nothing to sort
         return held
-    # equal ones stay in their order, which is by name
+    # sorted() is stable, so equal weights stay ordered by name
     places = sorted(range(len(weights)), key=lambda place: math.inf if (w := weights[place]) is None else -w)
     return StockGroups([held.groups[place] for place in places], [weights[place] for place in places])
 
 
 def stocks_of(symbols: Sequence[str], environment: str, day: date | None) -> LazyObjects:
-    """Give stocks that are known to be there."""
+    """Return stocks that are known to exist."""
     return LazyObjects(Stock, {"symbol": symbols, "key": symbols}, environment_name=environment, day=day, row=None)
 
 
@@ -484,26 +488,26 @@ def _symbols(answers: list[list[Row]]) -> tuple[str, ...]:
 
 @strawberry.type
 class Membership:
-    """The edge between a group and a stock."""
+    """The membership of a stock in a group, with its weight."""
 
     symbol: str
-    """The stock's."""
+    """The symbol of the stock."""
     weight: float | None
-    """A fraction of the group (0.0650 = 6.5 %); null where it is not known."""
+    """The weight, a fraction of the group (0.065 = 6.5 %); null if unknown."""
     group: Group
-    """Whose member it is."""
+    """The group that the stock is a member of."""
 
     @batch_field
     @staticmethod
     async def stock(memberships: ObjectSet, _: Operation) -> Sequence[Stock]:
-        """The member."""
+        """The stock that is a member of the group."""
         group = memberships.first("group")
         return stocks_of(memberships.values("symbol"), group.environment_name, group.day)
 
     @batch_field
     @staticmethod
     async def rank(memberships: ObjectSet, operation: Operation) -> list[int]:
-        """Its place among all members of the group, heaviest first, from 1."""
+        """The rank by weight among all members of the group, from 1 for the heaviest."""
         answers = await Membership._rows_of(memberships, operation, "member_ranks")
         return [rows[0]["rank"] if rows else 0 for rows in answers]
 
@@ -516,7 +520,7 @@ class Membership:
     @staticmethod
     async def _details(memberships: ObjectSet, operation: Operation, name: str) -> list[Any]:
         if memberships.first("group").day:
-            # the history does not keep them
+            # the history has no such columns
             return [None] * len(memberships)
         answers = await Membership._rows_of(memberships, operation, "membership_details")
         return [rows[0][name] if rows else None for rows in answers]
@@ -524,26 +528,26 @@ class Membership:
     @batch_field
     @staticmethod
     async def added_at(memberships: ObjectSet, operation: Operation) -> list[datetime | None]:
-        """When it was added, in UTC."""
+        """The UTC time the membership was added; null if unknown, and for a past `asOf`."""
         return list(map(operation.utc, await Membership._details(memberships, operation, "added_at")))
 
     @batch_field
     @staticmethod
     async def updated_at(memberships: ObjectSet, operation: Operation) -> list[datetime | None]:
-        """When it last changed, in UTC."""
+        """The UTC time the membership last changed; null if unknown, and for a past `asOf`."""
         return list(map(operation.utc, await Membership._details(memberships, operation, "updated_at")))
 
     @batch_field
     @staticmethod
     async def metadata(memberships: ObjectSet, operation: Operation) -> list[JSON | None]:
-        """Whatever its source said of it."""
+        """Metadata from the source of the membership; null if there is none, and for a past `asOf`."""
         texts = await Membership._details(memberships, operation, "metadata")
         return [None if text is None else JSON(orjson.loads(text)) for text in texts]
 
 
 @strawberry.type
 class NodesQuery:
-    """The queries that enter the graph."""
+    """Root fields of groups and stocks."""
 
     @strawberry.field
     async def group(
@@ -554,14 +558,14 @@ class NodesQuery:
         environment: Environment | None = None,
         as_of: date | None = None,
     ) -> Group | None:
-        """A group by its name, whatever the case; null where there is none.
+        """A group by its name, ignoring case; null if there is none.
 
         Args:
-            name: Its name.
-            type: Its type, needed only where groups of two types share the name.
-            environment: Whose groups are meant; the server's setting unless given.
-            as_of: A day, in UTC: the group, and all that is reached from it, as that day ended. Before the first known
-                day of the group the error is NO_HISTORY.
+            name: The name of the group.
+            type: The type of the group, needed only if groups of several types have the name.
+            environment: The environment of the groups; defaults to the server's setting.
+            as_of: The UTC date (end of day) that the group and everything below it is shown as of; defaults to now. The
+                error before the first known day of the group is NO_HISTORY.
 
         """
         operation = info.context
@@ -591,14 +595,14 @@ class NodesQuery:
         """The groups of an environment.
 
         Args:
-            type: Of these types only.
-            search: A text that the name or description holds, whatever the case.
-            min_members: With as many members at least.
-            max_members: With as many members at most.
-            order_by: By name, or those with most members first.
-            first: How many at most; without it all of them, up to the server's cap.
-            after: The `endCursor` of the page before.
-            environment: Whose groups are meant; the server's setting unless given.
+            type: The types of the groups; defaults to all.
+            search: A text that the name or description contains, ignoring case.
+            min_members: The minimum number of members.
+            max_members: The maximum number of members.
+            order_by: The order of the groups.
+            first: The maximum number of groups, up to the server's cap of 5,000, which is also the default.
+            after: The `endCursor` of the previous page.
+            environment: The environment of the groups; defaults to the server's setting.
 
         """
         operation = info.context
@@ -624,11 +628,11 @@ class NodesQuery:
 
     @strawberry.field
     async def stock(self, info: Info, symbol: str, environment: Environment | None = None) -> Stock | None:
-        """A stock by its symbol, whatever the case; null where nothing knows it.
+        """A stock by its symbol, ignoring case; null if unknown.
 
         Args:
-            symbol: Its symbol.
-            environment: Whose groups are meant; the server's setting unless given.
+            symbol: The symbol of the stock.
+            environment: The environment of the groups; defaults to the server's setting.
 
         """
         return await _stock(info, symbol, environment or info.context.environment, None)
@@ -637,11 +641,11 @@ class NodesQuery:
     async def stocks(
         self, info: Info, symbols: list[str], environment: Environment | None = None
     ) -> list[Stock | None]:
-        """Stocks by their symbols, in the order asked; null for each that nothing knows.
+        """Stocks by their symbols, in the order given; null for each unknown symbol.
 
         Args:
-            symbols: Their symbols, whatever the case.
-            environment: Whose groups are meant; the server's setting unless given.
+            symbols: The symbols of the stocks, ignoring case; up to 5,000.
+            environment: The environment of the groups; defaults to the server's setting.
 
         """
         if len(symbols) > MAX_PAGE:
@@ -652,10 +656,10 @@ class NodesQuery:
 
     @strawberry.field
     async def node(self, info: Info, id: ID) -> Node | None:
-        """Whatever has an id; null where nothing does.
+        """An object by its id; null if there is none.
 
         Args:
-            id: As an answer gave it.
+            id: The id, as returned by the `id` field.
 
         """
         match _read_id(id):
@@ -677,7 +681,7 @@ async def _stock(info: Info, symbol: str, environment: str, day: date | None) ->
 
 
 def _read_id(written: str) -> tuple[object, object, object, date | None] | None:
-    """Give the type, the environment, the key and the day of an id; None where it is none of this server's."""
+    """Return the type, environment, key and day encoded in an id; None if it is not an id of this server."""
     try:
         kind, environment, key, *days = orjson.loads(base64.urlsafe_b64decode(written.encode("ascii")))
         (day,) = map(date.fromisoformat, days) if days else (None,)

@@ -1,4 +1,4 @@
-"""Pages of a list: cursors, their bounds, and what a page says of its neighbours."""
+"""Pagination: connections over lists, with opaque keyset cursors."""
 
 import base64
 import binascii
@@ -14,33 +14,33 @@ from graph.errors import BadCursor, InvalidArgument
 from graph.execution.operation import Info
 
 MAX_PAGE = 5_000
-"""Items of a page, and of a list that is asked for without `first`."""
+"""Maximum number of items of a page, and the number of items without `first`."""
 
 Item = TypeVar("Item")
 Position = list[Any]
-"""The values that a list is ordered by, of one of its items."""
+"""Values of the columns that a list is ordered by, of one item."""
 
 
 @strawberry.type
 class PageInfo:
-    """Where a page lies in its list."""
+    """The position of a page in its list."""
 
     has_next_page: bool
-    """Whether the list goes on after this page."""
+    """True if the list continues after this page."""
     has_previous_page: bool
-    """Whether the page was asked for after something."""
+    """True if the page was requested with `after`."""
     start_cursor: str | None
-    """Of its first item; null where it is empty."""
+    """The cursor of the first item; null if the page is empty."""
     end_cursor: str | None
-    """Of its last item, for `after`; null where it is empty."""
+    """The cursor of the last item, to be passed as `after` for the next page; null if the page is empty."""
 
 
 @strawberry.type(name="Edge")
 class Edge(Generic[Item]):
-    """An item of a list, with the cursor after which the list goes on."""
+    """An item of a list with its cursor."""
 
     cursor: str
-    """For `after`."""
+    """The cursor of the item, to be passed as `after` for the items that follow."""
     node: Item
     """The item."""
 
@@ -50,98 +50,102 @@ class Connection(Generic[Item]):
     """A page of a list."""
 
     nodes: list[Item]
-    """The page's items."""
-    is_first: strawberry.Private[bool]  # it was asked for after nothing
-    goes_on: strawberry.Private[bool]
-    cursors: strawberry.Private[Callable[[Sequence[int]], list[str]]]  # of the items at some places
+    """The items of the page."""
+    has_previous: strawberry.Private[bool]
+    has_next: strawberry.Private[bool]
+    cursors: strawberry.Private[Callable[[Sequence[int]], list[str]]]  # of the items at some indices
     count: strawberry.Private[Callable[[Info], Awaitable[int]]]
 
     @strawberry.field
     def page_info(self) -> PageInfo:
-        """Where the page lies in the list."""
+        """The position of the page in the list."""
         start, end = self.cursors((0, len(self.nodes) - 1)) if self.nodes else (None, None)
         return PageInfo(
-            has_next_page=self.goes_on, has_previous_page=not self.is_first, start_cursor=start, end_cursor=end
+            has_next_page=self.has_next, has_previous_page=self.has_previous, start_cursor=start, end_cursor=end
         )
 
     @strawberry.field
     def edges(self) -> list[Edge[Item]]:
-        """The page's items, each with its cursor."""
+        """The items of the page, each with its cursor."""
         cursors = self.cursors(range(len(self.nodes)))
         return [Edge(cursor=cursor, node=node) for cursor, node in zip(cursors, self.nodes, strict=True)]
 
     @strawberry.field
     async def total_count(self, info: Info) -> int:
-        """How many items the whole list has; counted only when asked for."""
+        """The number of items of the whole list, counted only if requested."""
         return await self.count(info)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What was asked of a list: how many, after what."""
+    """A request for a page of a list."""
 
     limit: int
     after: Position | None
-    of: tuple[object, ...]
-    """The list: a cursor is good for the list it came from, with the same filters and order."""
+    """Position of the last item before the page; None for the first page."""
+    list_key: tuple[object, ...]
+    """Identity of the list with its filters and order; a cursor is valid only for the list it came from."""
 
     @property
     def rows(self) -> int:
-        """How many rows to read: one more than the page holds tells whether there is a next."""
+        """Number of rows to read, one more than the page holds, to detect a next page."""
         return self.limit + 1
 
     def connection(
         self, items: Sequence[Item], order: Sequence[Sequence[Any]], count: Callable[[Info], Awaitable[int]]
     ) -> "Connection[Item]":
-        """Make the answer of what was read for this page, and of the values that it is ordered by, column by column."""
-        goes_on = len(items) > self.limit
-        nodes: Any = items[: self.limit] if goes_on else items
+        """Build the connection from the items read for this page and the columns they are ordered by."""
+        has_next = len(items) > self.limit
+        nodes: Any = items[: self.limit] if has_next else items
 
-        def cursors(places: Sequence[int]) -> list[str]:
-            mark = _mark(self.of)
-            return [_write(mark, [values[place] for values in order]) for place in places]
+        def cursors(indices: Sequence[int]) -> list[str]:
+            digest = _digest(self.list_key)
+            return [_encode_cursor(digest, [column[index] for column in order]) for index in indices]
 
         return Connection(
             nodes=nodes,
-            is_first=self.after is None,
-            goes_on=goes_on,
+            has_previous=self.after is not None,
+            has_next=has_next,
             cursors=cursors,
             count=count,
         )
 
 
-def page(first: int | None, after: str | None, shape: Sequence[type | tuple[type, ...]], *of: object) -> Page:
-    """Check the arguments of a page of the list that `of` tells from every other.
+def page(first: int | None, after: str | None, types: Sequence[type | tuple[type, ...]], *list_key: object) -> Page:
+    """Check the arguments of a page and decode its cursor.
 
-    `shape` gives the types of a position's values. Raises InvalidArgument or BadCursor.
+    `types` are those of a position's values, and `list_key` identifies the list with its filters and order. Raises
+    InvalidArgument or BadCursor.
     """
     if first is not None and not 0 <= first <= MAX_PAGE:
         raise InvalidArgument(f"first: {first} is not between 0 and {MAX_PAGE:,}; page with `after` for more.")
-    return Page(MAX_PAGE if first is None else first, None if after is None else _read(_mark(of), after, shape), of)
+    position = None if after is None else _decode_cursor(_digest(list_key), after, types)
+    return Page(MAX_PAGE if first is None else first, position, list_key)
 
 
-def _mark(of: tuple[object, ...]) -> str:
-    digest = hashlib.blake2b(repr(of).encode("utf-8", "surrogatepass"), digest_size=9).digest()
+def _digest(list_key: tuple[object, ...]) -> str:
+    digest = hashlib.blake2b(repr(list_key).encode("utf-8", "surrogatepass"), digest_size=9).digest()
     return base64.urlsafe_b64encode(digest).decode()
 
 
-def _write(mark: str, position: Position) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps([mark, *position])).decode()
+def _encode_cursor(digest: str, position: Position) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps([digest, *position])).decode()
 
 
-def _read(mark: str, cursor: str, shape: Sequence[type | tuple[type, ...]]) -> Position:
+def _decode_cursor(digest: str, cursor: str, types: Sequence[type | tuple[type, ...]]) -> Position:
     try:
         found, *position = orjson.loads(base64.urlsafe_b64decode(cursor.encode("ascii")))
     except (UnicodeEncodeError, binascii.Error, orjson.JSONDecodeError, TypeError, ValueError) as error:
         raise BadCursor("This is no cursor of this server; take `endCursor` from an answer as it is.") from error
-    if found != mark or len(position) != len(shape) or not all(map(_fits, position, shape)):
+    if found != digest or len(position) != len(types) or not all(map(_is_valid, position, types)):
         raise BadCursor(
             "This cursor belongs to another list; use it with the same parent, filters and order that it came from."
         )
     return list(position)
 
 
-def _fits(value: object, kind: type | tuple[type, ...]) -> bool:
+def _is_valid(value: object, types: type | tuple[type, ...]) -> bool:
+    """Return whether a value of a cursor has one of the types, in a form that PostgreSQL accepts."""
     if isinstance(value, int) and (isinstance(value, bool) or not 0 <= value < 2**31):
-        return False  # an id or a count of the database's
-    return isinstance(value, kind) and not (isinstance(value, str) and "\0" in value)
+        return False  # ids and counts are non-negative 32-bit integers
+    return isinstance(value, types) and not (isinstance(value, str) and "\0" in value)

@@ -1,4 +1,4 @@
-"""Past days: which of them can be asked, and of which groups something is known then."""
+"""Point-in-time queries: checks that a day is past and that its history is recorded."""
 
 from datetime import date
 
@@ -7,9 +7,9 @@ from graph.execution.operation import Operation
 
 
 async def check_day(operation: Operation, argument: str, day: date) -> date:
-    """Give today, in UTC; InvalidArgument where the day is yet to come, NoHistory where the database keeps none."""
+    """Return today's date in UTC; raise InvalidArgument for a future day, NoHistory if no history is recorded."""
     row = await operation.load_row("past_days", day)
-    assert row  # noqa: S101 - its place is this transaction's
+    assert row  # noqa: S101 - the statement returns one row for any day
     today: date = row["today"]
     operation.day = min(operation.day or today, today)
     if day > today:
@@ -23,13 +23,13 @@ async def check_day(operation: Operation, argument: str, day: date) -> date:
 
 
 async def check_known(operation: Operation, name: str, group_type: str | None, environment: str, day: date) -> None:
-    """Raise NoHistory where a group that bears the name is known, but not as early as that day."""
+    """Raise NoHistory if a group of the name exists, but was not known yet on a day."""
     rows = await operation.load_rows("names_known_since", name, environment)
     since = min((row["since"] for row in rows if group_type in (None, row["type"])), default=None)
     check_since(name, since, day)
 
 
 def check_since(name: str, since: date | None, day: date) -> None:
-    """Raise NoHistory for a day before the first that is known of a group."""
+    """Raise NoHistory for a day before the first known day of a group."""
     if since and day < since:
         raise NoHistory(f"Of the group {name} nothing is known before {since}.", group=name, since=since.isoformat())

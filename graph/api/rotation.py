@@ -1,18 +1,17 @@
-"""Sector rotation: which groups of a universe lead, which turn, and the stocks that make them do it."""
+"""Sector rotation: the groups of a universe, ranked by change, with relative rotation and contributors."""
 
 import asyncio
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import strawberry
 
 from graph.api.nodes import Group, Stock
-from graph.api.universes import Universe, find_universe, group_names, holdings_in
+from graph.api.universes import Universe, find_universe, group_names, universe_holdings
 from graph.errors import InvalidArgument
 from graph.execution.operation import Info, Operation
 from graph.model import Environment, GroupType, Holdings
@@ -20,52 +19,41 @@ from graph.prices.closes import no_prices_reason, prices_until
 from graph.prices.matrix import PriceMatrix
 from graph.prices.performance import (
     DEFAULT_WINDOWS,
-    MEMBERS_A_CHARGE,
+    MEMBERS_PER_CHARGE,
     Basket,
     Weighting,
     Window,
     WindowChange,
-    change_over,
-    distinct,
     holdings_of,
-    measure,
+    measure_baskets,
+    resolve_weights,
     share,
-    weigh,
+    unique_windows,
+    window_changes,
 )
-from graph.prices.returns import (
-    RELATIVE_SESSIONS,
-    Baskets,
-    IntArray,
-    changes,
-    contributions,
-    largest,
-    relative_rotation,
-)
+from graph.prices.relative import DEFAULT_TAIL, MAX_TAIL, RelativeRotations
+from graph.prices.returns import IntArray, contributions, largest
 
 MAX_TOP = 100
-"""Contributors of a row."""
+"""Maximum number of contributors or detractors of a row."""
 DEFAULT_TOP = 5
-MAX_TAIL = 252
-"""Points of a tail."""
-DEFAULT_TAIL = 21
-MEMBER_SESSIONS_A_CHARGE = 500
-"""Members x sessions that are computed with at the price of one object of the answer."""
 HIGH = 100.0
-"""From here on a ratio or momentum is high."""
+"""Least ratio or momentum that is high."""
 
 
 @strawberry.enum
 class Quadrant(StrEnum):
-    """Where ratio and momentum stand: LEADING, both high; WEAKENING, the ratio alone; LAGGING, none; IMPROVING."""
+    """The quadrant of a relative rotation, by its ratio and momentum; 100 and above is high."""
 
     LEADING = "LEADING"
+    """Ratio and momentum are high."""
     WEAKENING = "WEAKENING"
+    """The ratio is high, the momentum is not."""
     LAGGING = "LAGGING"
+    """Neither ratio nor momentum is high."""
     IMPROVING = "IMPROVING"
+    """The momentum is high, the ratio is not."""
 
-
-_Point: TypeAlias = tuple[date, float, float]
-"""A session, the ratio and the momentum."""
 
 _QUADRANTS = {
     (True, True): Quadrant.LEADING,
@@ -77,39 +65,39 @@ _QUADRANTS = {
 
 @strawberry.type
 class RelativePoint:
-    """Where a relative rotation stood."""
+    """The ratio and momentum of a row in one session."""
 
     date: date
     """The session."""
     ratio: float
-    """100 RS / SMA63(RS)."""
+    """100 RS / SMA63(RS); 100 and above is high."""
     momentum: float
-    """100 ratio / SMA21(ratio)."""
+    """100 ratio / SMA21(ratio); 100 and above is high."""
 
 
 @strawberry.type
 class RelativeRotation:
-    """How strong a row is against the benchmark, and whether that grows: an open form of the relative rotation.
+    """The relative strength RS of a row against the benchmark, and its trend: an open form of relative rotation.
 
-    The relative strength RS is the row's index, rebalanced daily, over the benchmark's. The published idea is Julius de
-    Kempenaer's, whose own formulas are not open.
+    RS is the row's index, rebalanced daily, over the benchmark's. Julius de Kempenaer introduced relative rotation; his
+    own formulas are not published.
     """
 
     ratio: float
-    """100 RS / SMA63(RS): strength against its average of 63 sessions; 100 and above is high."""
+    """100 RS / SMA63(RS): the strength relative to its average of 63 sessions; 100 and above is high."""
     momentum: float
-    """100 ratio / SMA21(ratio): the ratio against its average of 21 sessions; 100 and above is high."""
+    """100 ratio / SMA21(ratio): the ratio relative to its average of 21 sessions; 100 and above is high."""
     quadrant: Quadrant
-    """Which of the two are high."""
-    relative: strawberry.Private["_Relative"]
-    place: strawberry.Private[int]
+    """The quadrant of ratio and momentum."""
+    rotations: strawberry.Private[RelativeRotations]
+    row: strawberry.Private[int]
 
     @strawberry.field
     async def tail(self, info: Info, sessions: int | None = DEFAULT_TAIL) -> list[RelativePoint]:
-        """Where it stood in the last sessions, oldest first; those without the 83 sessions each takes are left out.
+        """Ratio and momentum in the last sessions, ascending; those without 83 priced sessions up to them are left out.
 
         Args:
-            sessions: How many sessions, this one included; at most 252.
+            sessions: The number of sessions, this one included, from 1 to 252.
 
         """
         sessions = DEFAULT_TAIL if sessions is None else sessions
@@ -117,118 +105,80 @@ class RelativeRotation:
             raise InvalidArgument(f"sessions: {sessions} is not between 1 and {MAX_TAIL}.")
         return [
             RelativePoint(date=day, ratio=ratio, momentum=momentum)
-            for day, ratio, momentum in await self.relative.points(info.context, self.place, sessions)
+            for day, ratio, momentum in await self.rotations.points(info.context, self.row, sessions)
         ]
 
 
 @dataclass(frozen=True, slots=True)
-class _Rotation:
-    """What the rows of one rotation share."""
+class _RotationContext:
+    """Data shared by the rows of one rotation."""
 
-    frame: PriceMatrix
+    matrix: PriceMatrix
     session: int
-    relative: "_Relative"
+    relative_rotations: RelativeRotations
     environment: str
     members_as_of: date | None
 
 
-class _Relative:
-    """The relative rotations of all rows, computed together when the first is asked for."""
-
-    def __init__(self, frame: PriceMatrix, session: int, baskets: Sequence[Basket]) -> None:
-        """The last of the baskets is the benchmark."""
-        self._frame = frame
-        self._session = session
-        self._baskets = [(basket.columns, basket.weights) for basket in baskets]
-        self._series: dict[int, asyncio.Future[list[list[_Point]]]] = {}
-
-    async def points(self, operation: Operation, row: int, count: int) -> list[_Point]:
-        """Give those of a row's last sessions that are known."""
-        most = DEFAULT_TAIL if count <= DEFAULT_TAIL else MAX_TAIL
-        if most not in self._series:
-            members = sum(len(columns) for columns, _ in self._baskets)
-            operation.charge(members * (RELATIVE_SESSIONS + most) // MEMBER_SESSIONS_A_CHARGE)
-            # not on the event loop, which others wait for meanwhile
-            self._series[most] = asyncio.ensure_future(asyncio.to_thread(self._compute, most))
-        series = await asyncio.shield(self._series[most])
-        since = self._frame.date_of(max(0, self._session + 1 - count))
-        return [point for point in series[row] if point[0] >= since]
-
-    def _compute(self, count: int) -> list[list[_Point]]:
-        columns, laid = Baskets.of(self._baskets).compact()
-        closes = self._frame.history(self._session, RELATIVE_SESSIONS + count - 1, columns)
-        daily = laid.mean(changes(closes[1:], closes[:-1]))
-        ratio, momentum = relative_rotation(daily[:, :-1], daily[:, -1])
-        days = [self._frame.date_of(self._session - back) for back in range(len(ratio) - 1, -1, -1)]
-        return [
-            [
-                (day, float(x), float(y))
-                for day, x, y in zip(days, ratio[:, row], momentum[:, row], strict=True)
-                if not math.isnan(x)
-            ]
-            for row in range(daily.shape[1] - 1)
-        ]
-
-
 @strawberry.type
 class Contribution:
-    """What a stock contributed to the change of its row."""
+    """The contribution of a stock to the change of its row."""
 
     stock: Stock
     """The stock."""
     weight: float
-    """Its share of the weight of the members that have both closes, a fraction."""
+    """The stock's share of the weight of all members with both closes, a fraction."""
     change: float
-    """Its own change, a fraction."""
+    """The change of the stock, a fraction."""
     contribution: float
-    """weight x change, a fraction; those of all members sum to the change of the row."""
+    """weight x change, a fraction; the contributions of all members sum to the change of the row."""
 
 
 @strawberry.type
 class RotationRow:
-    """The universe's members that lie in a group, and how far they have come."""
+    """The members of the universe that lie in one group, and their changes."""
 
     group: Group
     """The group."""
     members: int
-    """How many of the universe's members lie in it."""
+    """The number of the universe's members in the group."""
     priced: int
-    """How many of them have a close of the session."""
+    """The number of members with a close in the session."""
     coverage: float
-    """priced / members, a fraction."""
+    """priced / members, a fraction; 0 if there are no members."""
     weighting: Weighting
-    """What they count for: WEIGHT, or EQUAL where that was asked for or there are no weights."""
+    """The weights of the members: WEIGHT, or EQUAL if that was requested or no weights are known."""
     weights_of: Group | None
-    """The group whose weights they are: the universe's where it is one group with weights, else the row's."""
+    """The group of the weights: the universe if it is one group with weights, else the row's; null for EQUAL."""
     windows: list[WindowChange]
-    """The windows in the order asked for; rank and rankChange are among these rows."""
+    """The changes over the requested windows, in their order; rank and rankChange are among the rows."""
     week_against_month: bool
-    """Whether the week went up and the month down, or the other way round."""
+    """True if the changes of the week and the month have opposite signs."""
     basket: strawberry.Private[Basket]
     symbols: strawberry.Private[list[str]]
-    place: strawberry.Private[int]
-    rotation: strawberry.Private["_Rotation"]
+    index: strawberry.Private[int]
+    context: strawberry.Private[_RotationContext]
 
     @strawberry.field
     async def relative(self, info: Info) -> RelativeRotation | None:
-        """How strong it is against the benchmark; null with fewer than 83 sessions, or one without prices."""
-        relative = self.rotation.relative
-        points = await relative.points(info.context, self.place, 1)
+        """Relative rotation against the benchmark; null if either lacks prices in the last 83 sessions."""
+        rotations = self.context.relative_rotations
+        points = await rotations.points(info.context, self.index, 1)
         if not points:
             return None
         ((_, ratio, momentum),) = points
         quadrant = _QUADRANTS[ratio >= HIGH, momentum >= HIGH]
-        return RelativeRotation(ratio=ratio, momentum=momentum, quadrant=quadrant, relative=relative, place=self.place)
+        return RelativeRotation(ratio=ratio, momentum=momentum, quadrant=quadrant, rotations=rotations, row=self.index)
 
     @strawberry.field
     async def contributors(
         self, info: Info, top: int | None = DEFAULT_TOP, window: Window | None = Window.DAY
     ) -> list[Contribution]:
-        """The stocks that raised its change most, the first first.
+        """The stocks that raised the change of the row most, largest contribution first.
 
         Args:
-            top: How many at most; up to 100.
-            window: Over which window.
+            top: The maximum number of stocks, from 0 to 100.
+            window: The window of the change.
 
         """
         return await self._contributions(info, 1, top, window)
@@ -237,11 +187,11 @@ class RotationRow:
     async def detractors(
         self, info: Info, top: int | None = DEFAULT_TOP, window: Window | None = Window.DAY
     ) -> list[Contribution]:
-        """The stocks that lowered its change most, the first first.
+        """The stocks that lowered the change of the row most, largest contribution first.
 
         Args:
-            top: How many at most; up to 100.
-            window: Over which window.
+            top: The maximum number of stocks, from 0 to 100.
+            window: The window of the change.
 
         """
         return await self._contributions(info, -1, top, window)
@@ -250,50 +200,50 @@ class RotationRow:
         top = DEFAULT_TOP if top is None else top
         if not 0 <= top <= MAX_TOP:
             raise InvalidArgument(f"top: {top} is not between 0 and {MAX_TOP}.")
-        rotation = self.rotation
-        change = change_over(rotation.frame, rotation.session, window or Window.DAY, self.basket.columns)
-        shares, parts = contributions(change, self.basket.weights)
-        # equal ones by symbol, which is the order they come in
-        first = largest(sign * parts, top)
-        keys = [(self.symbols[place], rotation.environment) for place in first]
-        answers = await info.context.load_rows_many("stocks", keys, as_of=rotation.members_as_of)
+        context = self.context
+        change = window_changes(context.matrix, context.session, window or Window.DAY, self.basket.columns)
+        shares, contributed = contributions(change, self.basket.weights)
+        # the members are sorted by symbol, and so are equal contributions
+        indices = largest(sign * contributed, top)
+        keys = [(self.symbols[index], context.environment) for index in indices]
+        answers = await info.context.load_rows_many("stocks", keys, as_of=context.members_as_of)
         return [
             Contribution(
-                stock=Stock.of(row, rotation.environment, rotation.members_as_of),
-                weight=float(shares[place]),
-                change=float(change[place]),
-                contribution=float(parts[place]),
+                stock=Stock.of(row, context.environment, context.members_as_of),
+                weight=float(shares[index]),
+                change=float(change[index]),
+                contribution=float(contributed[index]),
             )
-            for place, rows in zip(first, answers, strict=True)
+            for index, rows in zip(indices, answers, strict=True)
             for row in rows
         ]
 
 
 @strawberry.type
 class SectorRotation:
-    """Which groups of a universe lead, and which turn."""
+    """The groups of a universe, ranked by the change of the universe's members in them."""
 
     as_of: date | None
-    """The session that all windows end with; null where there is none."""
+    """The session that all windows end with; null if there is none."""
     note: str | None
-    """Why there is nothing, and what to do."""
+    """The reason if prices are missing or the last session is long ago, and what to do about it; otherwise null."""
     universe: Universe
-    """Whose members it is of."""
+    """The universe whose members are sorted into groups."""
     members: int
-    """How many members the universe has."""
+    """The number of members of the universe."""
     priced: int
-    """How many of them have a close of the session."""
+    """The number of members with a close in the session."""
     coverage: float
-    """priced / members, a fraction."""
+    """priced / members, a fraction; 0 if there are no members."""
     ungrouped: int
-    """How many members lie in no group of the type."""
+    """The number of members in no group of the type."""
     rows: list[RotationRow]
-    """The groups that hold any: the best of the first window first, then by name; none where there are no prices."""
+    """The groups with members, ordered by rank in the first window, then by name; empty if there are no prices."""
 
 
 @strawberry.type
 class RotationQuery:
-    """The queries of rotation."""
+    """Root fields of rotation."""
 
     @strawberry.field
     async def sector_rotation(
@@ -308,132 +258,149 @@ class RotationQuery:
         benchmark: str | None = None,
         environment: Environment | None = None,
     ) -> SectorRotation:
-        """Which groups of a universe lead over windows of sessions, which turn, and the stocks that make them do it.
+        """Rotation of a universe: the groups of its members ranked by change, with trends and top contributors.
 
         Args:
-            universe: A universe key.
-            by: The type of the groups that its members are sorted into.
-            windows: The windows, each once; rows are sorted by the first.
-            as_of: The windows end with the last session on or before this day; the latest unless given.
-            members_as_of: A day, in UTC: the members and weights as that day ended; today's unless given.
-            weighting: What members count for: WEIGHT takes their weights in the universe where it is one group with
-                weights, else in the row's group, else they count the same.
-            benchmark: A universe key that rows are compared with in `relative`; the universe itself unless given.
-            environment: Whose groups are meant; the server's setting unless given.
+            universe: The universe key, such as `SPY` or `SPY:QQQ`.
+            by: The type of the groups that members are sorted into.
+            windows: The windows; rows are sorted by the first. A repeated window counts once.
+            as_of: The windows end with the last session on or before this date; defaults to the latest session.
+            members_as_of: The UTC date whose end-of-day members and weights are used; defaults to the current ones.
+            weighting: The weights of members. WEIGHT uses the weights in the universe if it is one group with weights,
+                else those in the row's group; if there are none, members count the same.
+            benchmark: The universe key that `relative` compares rows with; defaults to the universe itself.
+            environment: The environment of the groups; defaults to the server's setting.
 
         """
         operation = info.context
-        named = environment or operation.environment
-        found = await find_universe(operation, universe, named, members_as_of, "membersAsOf")
-        held = against = await holdings_in(operation, found)
+        environment = environment or operation.environment
+        found = await find_universe(operation, universe, environment, members_as_of, "membersAsOf")
+        holdings = benchmark_holdings = await universe_holdings(operation, found)
         if benchmark is not None:
-            other = await find_universe(operation, benchmark, named, members_as_of, "membersAsOf")
-            against = await holdings_in(operation, other)
-        frame = await prices_until(operation, as_of)
-        session = frame.session(as_of)
+            other = await find_universe(operation, benchmark, environment, members_as_of, "membersAsOf")
+            benchmark_holdings = await universe_holdings(operation, other)
+        matrix = await prices_until(operation, as_of)
+        session = matrix.last_session(as_of)
         groups = [
             each.id
-            for each in await group_names(operation, named, members_as_of)
+            for each in await group_names(operation, environment, members_as_of)
             if each.type == (by or GroupType.SECTOR)
         ]
-        # whoever waits goes first: what follows takes a while, and a query may ask for many of it
+        # let other requests run first: what follows blocks the event loop, and a query may contain it many times
         await asyncio.sleep(0)
-        columns = frame.columns_of(held.symbols)
-        parts = _parts(
-            held,
+        columns = matrix.columns_of(holdings.symbols)
+        slices = _slice_by_group(
+            holdings,
             columns,
             weighting or Weighting.WEIGHT,
-            found.only_group,
+            found.single_group,
             groups,
             await holdings_of(operation, groups, members_as_of),
         )
-        operation.charge(len(found.symbols) + sum(len(part.symbols) for part in parts) // MEMBERS_A_CHARGE)
+        operation.charge(len(found.symbols) + sum(len(each.symbols) for each in slices) // MEMBERS_PER_CHARGE)
         rows: list[RotationRow] = []
         if session is not None:
-            compared = columns if against is held else frame.columns_of(against.symbols)
-            compared_with = Basket(compared, *weigh(against, weighting or Weighting.WEIGHT))
-            relative = _Relative(frame, session, [*(part.basket for part in parts), compared_with])
-            rotation = _Rotation(frame, session, relative, named, members_as_of)
-            rows = await _rows(operation, rotation, parts, distinct(windows))
-        priced = 0 if session is None else frame.priced(session, columns)
+            same = benchmark_holdings is holdings
+            benchmark_columns = columns if same else matrix.columns_of(benchmark_holdings.symbols)
+            weights = resolve_weights(benchmark_holdings, weighting or Weighting.WEIGHT)
+            baskets = [*(each.basket for each in slices), Basket(benchmark_columns, *weights)]
+            relative_rotations = RelativeRotations(matrix, session, baskets)
+            context = _RotationContext(matrix, session, relative_rotations, environment, members_as_of)
+            rows = await _rows(operation, context, slices, unique_windows(windows))
+        priced = 0 if session is None else matrix.count_priced(session, columns)
         return SectorRotation(
-            as_of=None if session is None else frame.date_of(session),
-            note=no_prices_reason(frame, session, as_of),
+            as_of=None if session is None else matrix.date_of(session),
+            note=no_prices_reason(matrix, session, as_of),
             universe=found,
-            members=len(held.symbols),
+            members=len(holdings.symbols),
             priced=priced,
-            coverage=share(priced, len(held.symbols)),
-            ungrouped=len(held.symbols) - len({symbol for part in parts for symbol in part.symbols}),
+            coverage=share(priced, len(holdings.symbols)),
+            ungrouped=len(holdings.symbols) - len({symbol for each in slices for symbol in each.symbols}),
             rows=rows,
         )
 
 
-class _Part(NamedTuple):
-    """The members of a universe that lie in a group."""
+class _GroupSlice(NamedTuple):
+    """Members of a universe in one group."""
 
     group: int
+    """Id of the group."""
     symbols: list[str]
     basket: Basket
     weights_of: int | None
+    """Id of the group that the weights are of; None if members count the same."""
 
 
-def _parts(
-    held: Holdings,
+def _slice_by_group(
+    universe_members: Holdings,
     columns: IntArray,
     weighting: Weighting,
-    universe: int | None,
+    universe_group: int | None,
     groups: Sequence[int],
     holdings: Sequence[Holdings],
-) -> list[_Part]:
-    """Sort the members of a universe into groups, and leave out those that none lies in."""
-    weights, used = weigh(held, weighting)
-    places = {symbol: place for place, symbol in enumerate(held.symbols)}
-    parts = []
-    for group, those in zip(groups, holdings, strict=True):
-        symbols = [symbol for symbol in those.symbols if symbol in places]
+) -> list[_GroupSlice]:
+    """Sort the members of a universe into groups with the given holdings, and leave out groups without any."""
+    universe_weights, universe_weighting = resolve_weights(universe_members, weighting)
+    indices = {symbol: index for index, symbol in enumerate(universe_members.symbols)}
+    slices = []
+    for group, group_holdings in zip(groups, holdings, strict=True):
+        symbols = [symbol for symbol in group_holdings.symbols if symbol in indices]
         if not symbols:
             continue
-        inside = np.array([places[symbol] for symbol in symbols], np.intp)
-        if used is Weighting.WEIGHT:
-            basket, owner = Basket(columns[inside], weights[inside], used), universe
+        members = np.array([indices[symbol] for symbol in symbols], np.intp)
+        weights_of: int | None
+        if universe_weighting is Weighting.WEIGHT:
+            basket = Basket(columns[members], universe_weights[members], universe_weighting)
+            weights_of = universe_group
         else:
-            own, owned = weigh(those, weighting)
-            here = np.array([symbol in places for symbol in those.symbols])
-            basket, owner = Basket(columns[inside], own[here], owned), group if owned is Weighting.WEIGHT else None
-        parts.append(_Part(group, symbols, basket, owner))
-    return parts
+            weights, used_weighting = resolve_weights(group_holdings, weighting)
+            in_universe = np.array([symbol in indices for symbol in group_holdings.symbols])
+            basket = Basket(columns[members], weights[in_universe], used_weighting)
+            weights_of = group if used_weighting is Weighting.WEIGHT else None
+        slices.append(_GroupSlice(group, symbols, basket, weights_of))
+    return slices
 
 
 async def _rows(
-    operation: Operation, rotation: _Rotation, parts: Sequence[_Part], windows: Sequence[Window]
+    operation: Operation, context: _RotationContext, slices: Sequence[_GroupSlice], windows: Sequence[Window]
 ) -> list[RotationRow]:
-    ids = list({part.group for part in parts} | {part.weights_of for part in parts if part.weights_of})
-    keys = [(group, rotation.environment) for group in ids]
-    answers = await operation.load_rows_many("groups_by_id", keys, as_of=rotation.members_as_of)
-    groups = {
-        group: Group.of(row, rotation.members_as_of) for group, rows in zip(ids, answers, strict=True) for row in rows
-    }
+    """Build the rows of a rotation, ordered by rank in the first window and by name."""
+    groups = await _load_groups(operation, context, slices)
     measured = list(dict.fromkeys([*windows, Window.WEEK, Window.MONTH]))
-    all_changes = measure(rotation.frame, rotation.session, [part.basket for part in parts], measured, ranked=True)
+    baskets = [each.basket for each in slices]
+    all_changes = measure_baskets(context.matrix, context.session, baskets, measured, ranked=True)
     rows = []
-    for place, (part, measures) in enumerate(zip(parts, all_changes, strict=True)):
-        by_window = {each.window: each for each in measures}
+    for index, (each, measures) in enumerate(zip(slices, all_changes, strict=True)):
+        by_window = {measure.window: measure for measure in measures}
         week, month = by_window[Window.WEEK].change, by_window[Window.MONTH].change
-        members, priced = len(part.symbols), rotation.frame.priced(rotation.session, part.basket.columns)
+        members = len(each.symbols)
+        priced = context.matrix.count_priced(context.session, each.basket.columns)
         rows.append(
             RotationRow(
-                group=groups[part.group],
+                group=groups[each.group],
                 members=members,
                 priced=priced,
                 coverage=share(priced, members),
-                weighting=part.basket.weighting,
-                weights_of=None if part.weights_of is None else groups[part.weights_of],
+                weighting=each.basket.weighting,
+                weights_of=None if each.weights_of is None else groups[each.weights_of],
                 windows=measures[: len(windows)],
                 week_against_month=week is not None and month is not None and week * month < 0,
-                basket=part.basket,
-                symbols=part.symbols,
-                place=place,
-                rotation=rotation,
+                basket=each.basket,
+                symbols=each.symbols,
+                index=index,
+                context=context,
             )
         )
     return sorted(rows, key=lambda row: (row.windows[0].rank or len(rows) + 1 if windows else 0, row.group.name))
+
+
+async def _load_groups(
+    operation: Operation, context: _RotationContext, slices: Sequence[_GroupSlice]
+) -> dict[int, Group]:
+    """Load the groups of slices and of their weights, by id."""
+    ids = list({each.group for each in slices} | {each.weights_of for each in slices if each.weights_of})
+    keys = [(group, context.environment) for group in ids]
+    answers = await operation.load_rows_many("groups_by_id", keys, as_of=context.members_as_of)
+    return {
+        group: Group.of(row, context.members_as_of) for group, rows in zip(ids, answers, strict=True) for row in rows
+    }

@@ -10,23 +10,25 @@ from graph.errors import InvalidArgument
 from graph.execution.operation import Info
 from graph.model import Environment
 
-SearchHit = Annotated[Stock | Group, strawberry.union("SearchHit", description="A stock or a group that a text fits.")]
+SearchHit = Annotated[
+    Stock | Group, strawberry.union("SearchHit", description="A stock or group that matches a search text.")
+]
 
 
 @strawberry.type
 class SearchQuery:
-    """The query of search."""
+    """Root field of search."""
 
     @strawberry.field
     async def search(
         self, info: Info, text: str, first: int | None = 20, environment: Environment | None = None
     ) -> list[SearchHit]:
-        """Stocks and groups that a text fits, best first: a symbol or name that equals it, begins with it, holds it.
+        """Stocks and groups whose symbol, name or description contains a text, best match first.
 
         Args:
-            text: Part of a symbol or name, whatever the case; an empty one fits nothing.
-            first: How many at most.
-            environment: Whose groups are meant; the server's setting unless given.
+            text: The text to search for, ignoring case; an empty text matches nothing.
+            first: The maximum number of results, up to 5,000.
+            environment: The environment of the groups; defaults to the server's setting.
 
         """
         limit = 20 if first is None else first
@@ -34,6 +36,6 @@ class SearchQuery:
             raise InvalidArgument(f"first: {limit} is not between 0 and {MAX_PAGE:,}.")
         if not text.strip():
             return []
-        named = environment or info.context.environment
-        rows = await info.context.fetch("search_hits", text.strip(), named, limit)
-        return [Stock.of(row, named, None) if row["kind"] == 0 else Group.of(row, None) for row in rows]
+        environment = environment or info.context.environment
+        rows = await info.context.fetch("search_hits", text.strip(), environment, limit)
+        return [Stock.of(row, environment, None) if row["kind"] == 0 else Group.of(row, None) for row in rows]

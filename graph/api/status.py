@@ -1,4 +1,4 @@
-"""How the server does."""
+"""Status of the server: its cache statistics and the listener for database changes."""
 
 from datetime import datetime
 from importlib.metadata import version
@@ -16,66 +16,66 @@ strawberry.enum(ListenerMode)
 
 @strawberry.type
 class ListenerStatus:
-    """How changes of the database become known."""
+    """The state of the listener for database changes."""
 
     mode: ListenerMode
-    """NOTIFY: by notification, and polled beside it; POLL: polled alone; OFF: not, and nothing is kept in memory."""
+    """The way that changes are detected."""
     confirmed_at: datetime | None
-    """When the generation was last confirmed, by the database's clock."""
+    """The time the generation was last confirmed, by the database's clock; null if it never was."""
     reconnects: int
-    """How often the listening connection was made again."""
+    """The number of times the listening connection was reestablished."""
 
 
-@strawberry.type
-class MemoStatus:
-    """How a memory does, since the server's start."""
+@strawberry.type(name="MemoStatus")
+class CacheStatus:
+    """Statistics of a cache since the start of the process."""
 
     entries: int
-    """How many it holds; where a Redis does, how many of them this process put there."""
+    """The number of entries; with Redis, of those that this process has written."""
     bytes: int | None
-    """What they take, by estimate; null where a Redis holds them."""
+    """The estimated size of all entries in bytes; null with Redis."""
     hits: int
-    """Requests answered by it."""
+    """The number of look-ups answered from the cache."""
     misses: int
-    """Requests that had to ask the database."""
+    """The number of look-ups that had to read the database."""
     evictions: int
-    """Entries put out for want of room."""
+    """The number of entries evicted because the cache was full."""
 
     @classmethod
-    def of(cls, stats: CacheStats) -> "MemoStatus":
-        """Take a memo's figures."""
+    def of(cls, stats: CacheStats) -> "CacheStatus":
+        """Build the status of a cache from its statistics."""
         return cls(**stats._asdict())
 
 
 @strawberry.type
 class Status:
-    """How the server does."""
+    """Health and cache statistics."""
 
     generation: str
-    """The state of the database that this was read from: it grows with each change; `untracked` where nobody counts."""
+    """The generation of the database, a number that grows with each change; `untracked` if changes are not recorded."""
     database_time: datetime
-    """The database's clock."""
+    """The current time by the database's clock."""
     listener: ListenerStatus
-    """How changes become known."""
-    universes: MemoStatus
-    """The memory of universes."""
-    prices: MemoStatus
-    """The memory of closes: an entry is those of a year and the two before it."""
-    columns: MemoStatus
-    """The memory of what was read of groups and stocks: an entry is a field of a query's root with all below it."""
-    answers: MemoStatus
-    """The memory of whole answers."""
+    """The listener for database changes."""
+    universes: CacheStatus
+    """The cache of universes."""
+    prices: CacheStatus
+    """The cache of closes; an entry holds those of a year and the two before it."""
+    columns: CacheStatus
+    """The cache of fields of groups and stocks; an entry holds one root field of a query with everything below it."""
+    answers: CacheStatus
+    """The cache of complete responses."""
     version: str
-    """Of the server."""
+    """The version of the server."""
 
 
 @strawberry.type
 class StatusQuery:
-    """The query of the status."""
+    """Root field of the status."""
 
     @strawberry.field
     async def status(self, info: Info) -> Status:
-        """How the server does."""
+        """Health and cache statistics."""
         info.context.volatile = True
         runtime = info.context.runtime
         (row,) = await info.context.fetch("tracking")
@@ -88,9 +88,9 @@ class StatusQuery:
                 confirmed_at=runtime.generations.confirmed_at,
                 reconnects=max(0, runtime.generations.reconnects),
             ),
-            universes=MemoStatus.of(runtime.stats(UNIVERSES)),
-            prices=MemoStatus.of(runtime.stats(PRICES)),
-            columns=MemoStatus.of(runtime.column_cache.stats()),
-            answers=MemoStatus.of(runtime.response_cache.stats()),
+            universes=CacheStatus.of(runtime.stats(UNIVERSES)),
+            prices=CacheStatus.of(runtime.stats(PRICES)),
+            columns=CacheStatus.of(runtime.column_cache.stats()),
+            answers=CacheStatus.of(runtime.response_cache.stats()),
             version=version("stockgraph"),
         )

@@ -1,8 +1,8 @@
 """Universe keys: `SPY:QQQ`, `SPY&QQQ`, `SPY-QQQ`, `(SPY:QQQ)-dow30`, `SECTOR/energy`, `"a name: with signs"`.
 
 `:` is union, `&` intersection, `-` difference; `&` and `-` have one precedence, associate to the left and bind tighter
-than `:`. Since a chain such as `a&b-c&d` is what is in all of a, b, d and not in c, in whatever order it is written,
-every key has a form in which order, repetition and needless parentheses are gone: the canonical one.
+than `:`. `a&b-c&d` is the intersection of a, b and d without c, in whatever order it is written. So every key has a
+canonical form, which does not depend on order, repetition or redundant parentheses.
 """
 
 import re
@@ -11,23 +11,21 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from graph.errors import AmbiguousGroup, InvalidKey, LimitExceeded
-from graph.model import GroupName
+from graph.model import GroupName, GroupType
 
 MAX_LENGTH = 4_000
-"""Characters in a key."""
-MAX_PARTS = 100
-"""Groups named in a key."""
+"""Maximum number of characters of a key."""
+MAX_NAMES = 100
+"""Maximum number of groups named in a key."""
 MAX_DEPTH = 20
-"""Parentheses within parentheses."""
-
-TYPES = ("CUSTOM", "ETF", "SECTOR", "SEGMENT", "THEME", "UNIVERSE")
+"""Maximum depth of nested parentheses."""
 
 _TOKEN = re.compile(r'\s*(?:(?P<sign>[:&()/-])|"(?P<quoted>(?:[^"]|"")+)"|(?P<bare>[^\s:&\-()/"]+))')
 _BARE = re.compile(r'[^\s:&\-()/"]+')
 
 
 class Name(NamedTuple):
-    """A group as a key names it."""
+    """A group as named in a key; `type` is None if the key gives only the name."""
 
     type: str | None
     name: str
@@ -35,15 +33,16 @@ class Name(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GroupRef:
-    """A group that was found: how the canonical form writes it, and its id."""
+    """A group that a name was resolved to."""
 
     label: str
-    group: int
+    """Name of the group in the canonical form."""
+    group_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class Intersection:
-    """What is in all of `included` and in none of `excluded`."""
+    """Stocks in all of `included` and in none of `excluded`."""
 
     included: "tuple[Expression, ...]"
     excluded: "tuple[Expression, ...]"
@@ -51,7 +50,7 @@ class Intersection:
 
 @dataclass(frozen=True, slots=True)
 class Union:
-    """What is in any of `terms`."""
+    """Stocks in any of `terms`."""
 
     terms: "tuple[Expression, ...]"
 
@@ -60,26 +59,29 @@ Expression = Name | GroupRef | Intersection | Union
 
 
 def write_name(name: str) -> str:
-    """Write a group's name as a key must: bare where it can be, else in double quotes."""
+    """Return a group's name as written in a key: bare if possible, else in double quotes."""
     return name if _BARE.fullmatch(name) else '"' + name.replace('"', '""') + '"'
 
 
 def parse(key: str) -> Expression:
-    """Read a key into an expression over `Part`s; InvalidKey says at which character (from 1) it breaks the grammar."""
+    """Parse a key into an expression over names.
+
+    Raises InvalidKey with the position (from 1) of a syntax error, or LimitExceeded.
+    """
     if len(key) > MAX_LENGTH:
         raise LimitExceeded(f"The key has {len(key):,} characters; a key may have {MAX_LENGTH:,}.")
     return _Parser(key).read()
 
 
 class _Parser:
-    """Recursive descent over the tokens of one key."""
+    """Recursive descent parser of one key."""
 
     def __init__(self, key: str) -> None:
         self.key = key
-        self.start = 0  # of the token ahead
+        self.start = 0  # of the current token
         self.end = 0
         self.token: re.Match[str] | None = None
-        self.parts = 0
+        self.names = 0
         self.depth = 0
         self.advance()
 
@@ -110,13 +112,13 @@ class _Parser:
         return tree
 
     def union(self) -> Expression:
-        terms = [self.chain()]
+        terms = [self.intersection()]
         while self.sign() == ":":
             self.advance()
-            terms.append(self.chain())
+            terms.append(self.intersection())
         return Union(tuple(terms))
 
-    def chain(self) -> Expression:
+    def intersection(self) -> Expression:
         included: list[Expression] = [self.operand()]
         excluded: list[Expression] = []
         while (sign := self.sign()) in ("&", "-"):
@@ -136,21 +138,21 @@ class _Parser:
             self.depth -= 1
             self.advance()
             return tree
-        return self.part()
+        return self.group()
 
-    def part(self) -> Name:
-        self.parts += 1
-        if self.parts > MAX_PARTS:
-            raise LimitExceeded(f"The key names more than {MAX_PARTS} groups.")
+    def group(self) -> Name:
+        self.names += 1
+        if self.names > MAX_NAMES:
+            raise LimitExceeded(f"The key names more than {MAX_NAMES} groups.")
         start = self.start
         first, quoted = self.name()
         if self.sign() != "/":
             return Name(None, first)
         if quoted:
             self.fail("has a quoted name before the slash, where only a type such as SECTOR may stand")
-        if first.upper() not in TYPES:
+        if first.upper() not in GroupType.__members__:
             self.start = start
-            self.fail(f"has no such type as {first}; there are {', '.join(TYPES)}")
+            self.fail(f"has no such type as {first}; there are {', '.join(sorted(GroupType))}")
         self.advance()
         return Name(first.upper(), self.name()[0])
 
@@ -164,7 +166,7 @@ class _Parser:
 
 
 def leaves(expression: Expression) -> Iterator[Name | GroupRef]:
-    """Yield the groups that an expression names, in the order written."""
+    """Yield the names and groups in an expression, in the order written."""
     match expression:
         case Name() | GroupRef():
             yield expression
@@ -176,15 +178,15 @@ def leaves(expression: Expression) -> Iterator[Name | GroupRef]:
                 yield from leaves(each)
 
 
-def canonical(expression: Expression, found: Mapping[Name | GroupRef, GroupRef]) -> Expression:
-    """Put the groups found in the place of their names, and the whole in its canonical form."""
+def canonicalize(expression: Expression, refs: Mapping[Name, GroupRef]) -> Expression:
+    """Replace names by the groups they were resolved to, and return the canonical form."""
     match expression:
         case Name():
-            return found[expression]
+            return refs[expression]
         case Union(terms):
             flat: list[Expression] = []
             for each in terms:
-                term = canonical(each, found)
+                term = canonicalize(each, refs)
                 flat.extend(term.terms if isinstance(term, Union) else [term])
             ordered = _ordered(flat)
             return ordered[0] if len(ordered) == 1 else Union(ordered)
@@ -192,14 +194,14 @@ def canonical(expression: Expression, found: Mapping[Name | GroupRef, GroupRef])
             inside: list[Expression] = []
             outside: list[Expression] = []
             for each in included:
-                term = canonical(each, found)
+                term = canonicalize(each, refs)
                 if isinstance(term, Intersection):
                     inside.extend(term.included)
                     outside.extend(term.excluded)
                 else:
                     inside.append(term)
             for each in excluded:
-                term = canonical(each, found)
+                term = canonicalize(each, refs)
                 outside.extend(term.terms if isinstance(term, Union) else [term])
             if len(_ordered(inside)) == 1 and not outside:
                 return inside[0]
@@ -212,8 +214,8 @@ def _ordered(expressions: list[Expression]) -> tuple[Expression, ...]:
     return tuple(sorted(set(expressions), key=render))
 
 
-def render(expression: Expression, write: Callable[[GroupRef], str] = lambda atom: atom.label) -> str:
-    """Write a canonical expression as a key."""
+def render(expression: Expression, write: Callable[[GroupRef], str] = lambda ref: ref.label) -> str:
+    """Return a canonical expression as a key, its groups written by `write`."""
     match expression:
         case GroupRef():
             return write(expression)
@@ -230,10 +232,10 @@ def render(expression: Expression, write: Callable[[GroupRef], str] = lambda ato
 
 
 def evaluate(expression: Expression, members: Mapping[int, frozenset[str]]) -> frozenset[str]:
-    """Give the symbols of a canonical expression, from those of each group by its id."""
+    """Return the symbols of a canonical expression, given the members of each group by id."""
     match expression:
         case GroupRef():
-            return members[expression.group]
+            return members[expression.group_id]
         case Union(terms):
             return frozenset().union(*(evaluate(each, members) for each in terms))
         case Intersection(included, excluded):
@@ -244,10 +246,9 @@ def evaluate(expression: Expression, members: Mapping[int, frozenset[str]]) -> f
 
 
 def resolve_name(name: str, candidates: Sequence[GroupName]) -> GroupName | None:
-    """Choose what a name means among the groups that bear it in whatever case.
+    """Return the group that a name means among those whose names are equal but for case; None if there are none.
 
-    Of two in one type the exact spelling wins; anything else that leaves a choice is an AmbiguousGroup. None if there
-    are no candidates.
+    If all candidates are of one type, the exact spelling wins. Otherwise several candidates raise AmbiguousGroup.
     """
     if len({candidate.type for candidate in candidates}) == 1 and len(candidates) > 1:
         exact = [candidate for candidate in candidates if candidate.name == name]

@@ -1,4 +1,4 @@
-"""Universes: the symbols that a key such as `SPY:QQQ:dow30` stands for."""
+"""Universes: sets of stocks given by a key such as `SPY:QQQ:dow30`."""
 
 import difflib
 from bisect import bisect_right
@@ -10,7 +10,17 @@ import strawberry
 from graph.api.nodes import UNIVERSES, Group, Stock, stocks_of
 from graph.api.pagination import Connection, page
 from graph.api.point_in_time import check_day, check_known
-from graph.api.universe_keys import GroupRef, Name, canonical, evaluate, leaves, parse, render, resolve_name, write_name
+from graph.api.universe_keys import (
+    GroupRef,
+    Name,
+    canonicalize,
+    evaluate,
+    leaves,
+    parse,
+    render,
+    resolve_name,
+    write_name,
+)
 from graph.caching.data_cache import CacheSpec
 from graph.errors import UnknownGroup
 from graph.execution.dataloaders import Row
@@ -23,53 +33,57 @@ GROUP_NAMES: CacheSpec[tuple[GroupName, ...]] = CacheSpec(
 )
 """The names of all groups of an environment, by the environment."""
 
-NEAR = 3
-"""How many near matches an unknown name is answered with."""
+MAX_SUGGESTIONS = 3
+"""Maximum number of near matches suggested for an unknown name."""
 
 
 async def group_names(operation: Operation, environment: str, day: date | None) -> tuple[GroupName, ...]:
-    """Give the names of all groups of an environment, now or as a day ended."""
-    return await operation.cached_rows(GROUP_NAMES, environment, _directory, "group_names", [(environment,)], as_of=day)
+    """Return the names of all groups of an environment, current or at the end of a UTC day."""
+    return await operation.cached_rows(
+        GROUP_NAMES, environment, _names_from_rows, "group_names", [(environment,)], as_of=day
+    )
 
 
 async def find_groups(
-    operation: Operation, parts: Sequence[Name], environment: str, day: date | None = None
-) -> dict[Name | GroupRef, GroupRef]:
-    """Find the group that each part of a key names, now or as a day ended.
+    operation: Operation, names: Sequence[Name], environment: str, day: date | None = None
+) -> dict[Name, GroupRef]:
+    """Resolve the names in a key to groups, current or at the end of a UTC day.
 
-    UnknownGroup or AmbiguousGroup where a part names none or several; NoHistory where it names none yet.
+    Raises UnknownGroup if a name matches no group, AmbiguousGroup if several, and NoHistory if none as early as that.
     """
     directory = await group_names(operation, environment, day)
-    bearing: dict[str, list[GroupName]] = {part.name.casefold(): [] for part in parts}
+    matches_by_name: dict[str, list[GroupName]] = {name.name.casefold(): [] for name in names}
     for group in directory:
-        namesakes = bearing.get(group.name.casefold())
-        if namesakes is not None:
-            namesakes.append(group)
-    found: dict[Name | GroupRef, GroupRef] = {}
-    for part in parts:
-        namesakes = bearing[part.name.casefold()]
-        chosen = resolve_name(part.name, [each for each in namesakes if part.type in (None, each.type)])
+        matches = matches_by_name.get(group.name.casefold())
+        if matches is not None:
+            matches.append(group)
+    refs: dict[Name, GroupRef] = {}
+    for name in names:
+        matches = matches_by_name[name.name.casefold()]
+        chosen = resolve_name(name.name, [each for each in matches if name.type in (None, each.type)])
         if chosen is None:
             if day:
-                await check_known(operation, part.name, part.type, environment, day)
-            raise _unknown(part, namesakes, directory, day)
-        name = write_name(chosen.name)
-        found[part] = GroupRef(name if len(namesakes) == 1 else f"{chosen.type}/{name}", chosen.id)
-    return found
+                await check_known(operation, name.name, name.type, environment, day)
+            raise _unknown_group(name, matches, directory, day)
+        written = write_name(chosen.name)
+        refs[name] = GroupRef(written if len(matches) == 1 else f"{chosen.type}/{written}", chosen.id)
+    return refs
 
 
-def _directory(answers: list[list[Row]]) -> tuple[GroupName, ...]:
+def _names_from_rows(answers: list[list[Row]]) -> tuple[GroupName, ...]:
     return tuple(GroupName(row["id"], row["name"], row["type"]) for row in answers[0])
 
 
-def _unknown(
-    part: Name, namesakes: Sequence[GroupName], directory: Sequence[GroupName], day: date | None
+def _unknown_group(
+    name: Name, matches: Sequence[GroupName], directory: Sequence[GroupName], day: date | None
 ) -> UnknownGroup:
-    spelled = {group.name.casefold(): group.name for group in directory if part.type in (None, group.type)}
-    near = [f"{group.type}/{write_name(group.name)}" for group in namesakes] or [
-        write_name(spelled[name]) for name in difflib.get_close_matches(part.name.casefold(), spelled, NEAR)
+    """Build the error for a name; `matches` are the groups of other types with that name."""
+    spelled = {group.name.casefold(): group.name for group in directory if name.type in (None, group.type)}
+    near = [f"{group.type}/{write_name(group.name)}" for group in matches] or [
+        write_name(spelled[close])
+        for close in difflib.get_close_matches(name.name.casefold(), spelled, MAX_SUGGESTIONS)
     ]
-    written = write_name(part.name) if part.type is None else f"{part.type}/{write_name(part.name)}"
+    written = write_name(name.name) if name.type is None else f"{name.type}/{write_name(name.name)}"
     hint = f"did you mean {' or '.join(near)}?" if near else "`groups` lists those there are."
     there = f"On {day} there was" if day else "There is"
     return UnknownGroup(f"{there} no group {written}; {hint}", group=written, near=near)
@@ -77,25 +91,25 @@ def _unknown(
 
 @strawberry.type
 class Universe:
-    """A set of stocks, written as a key over groups."""
+    """A set of stocks, given by a key over groups."""
 
     key: str
-    """The key in its canonical form, in which order, case, repetition and needless parentheses are gone."""
+    """The key in its canonical form, which does not depend on order, case, repetition or redundant parentheses."""
     symbols: list[str]
-    """All symbols, sorted."""
+    """The symbols of all stocks, sorted."""
     as_of: date | None
-    """The day, in UTC, that it and all that is reached from it is of, as that day ended; null is now."""
-    atoms: strawberry.Private[tuple[GroupRef, ...]]
+    """The UTC date (end of day) this universe and everything below it is shown as of; null means now."""
+    refs: strawberry.Private[tuple[GroupRef, ...]]
     environment: strawberry.Private[str]
 
     @property
-    def only_group(self) -> int | None:
-        """The group that it is, where it is one and not made of several."""
-        return self.atoms[0].group if [self.key] == [atom.label for atom in self.atoms] else None
+    def single_group(self) -> int | None:
+        """Id of the group if the key names just one; else None."""
+        return self.refs[0].group_id if [self.key] == [ref.label for ref in self.refs] else None
 
     @strawberry.field
     def size(self) -> int:
-        """How many symbols it has."""
+        """The number of stocks."""
         return len(self.symbols)
 
     @strawberry.field
@@ -106,96 +120,97 @@ class Universe:
         weighting: Weighting | None = Weighting.WEIGHT,
         as_of: date | None = None,
     ) -> list[WindowChange]:
-        """How far its stocks have come over windows of sessions; by weight where it is one group with weights.
+        """Average change of the stocks over windows of sessions.
 
         Args:
-            windows: The windows, each once.
-            weighting: What the members count for.
-            as_of: The windows end with the last session on or before this day; unless given, on the day it was asked of
-                itself, or the latest.
+            windows: The windows, in the order of the result. A repeated window counts once.
+            weighting: The weights of the stocks. WEIGHT counts them the same unless the universe is one group with
+                weights.
+            as_of: The windows end with the last session on or before this date; defaults to the parent's `asOf`, else
+                the latest session.
 
         """
-        held = await holdings_in(info.context, self)
-        return await measure_holdings(info.context, held, windows, weighting, as_of or self.as_of)
+        holdings = await universe_holdings(info.context, self)
+        return await measure_holdings(info.context, holdings, windows, weighting, as_of or self.as_of)
 
     @strawberry.field
     async def groups(self, info: Info) -> list[Group]:
-        """The groups that the key names, in the order of its canonical form."""
-        keys = [(atom.group, self.environment) for atom in self.atoms]
+        """The groups named in the key, in the order of its canonical form."""
+        keys = [(ref.group_id, self.environment) for ref in self.refs]
         answers = await info.context.load_rows_many("groups_by_id", keys, as_of=self.as_of)
         return [Group.of(row, self.as_of) for rows in answers for row in rows]
 
     @strawberry.field
     async def stocks(self, info: Info, first: int | None = None, after: str | None = None) -> Connection[Stock]:
-        """Its stocks, by symbol.
+        """The stocks, sorted by symbol.
 
         Args:
-            first: How many at most; without it all of them, up to the server's cap.
-            after: The `endCursor` of the page before.
+            first: The maximum number of stocks, up to the server's cap of 5,000, which is also the default.
+            after: The `endCursor` of the previous page.
 
         """
-        asked = page(first, after, (str,), "universe", self.environment, self.key, self.as_of)
-        (passed,) = asked.after or [""]
-        start = bisect_right(self.symbols, passed)
-        symbols = self.symbols[start : start + asked.rows]
+        request = page(first, after, (str,), "universe", self.environment, self.key, self.as_of)
+        (last_symbol,) = request.after or [""]
+        start = bisect_right(self.symbols, last_symbol)
+        symbols = self.symbols[start : start + request.rows]
         info.context.charge(len(symbols))
 
         async def count(_: Info) -> int:
             return len(self.symbols)
 
-        return asked.connection(stocks_of(symbols, self.environment, self.as_of), [symbols], count)
+        return request.connection(stocks_of(symbols, self.environment, self.as_of), [symbols], count)
 
 
 async def find_universe(
     operation: Operation, key: str, environment: str, day: date | None = None, argument: str = "asOf"
 ) -> Universe:
-    """Find what a key stands for, now or as a day ended; the argument is the day's name where it is wrong."""
+    """Resolve a universe key, currently or at the end of a UTC day; errors name the day by `argument`."""
     tree = parse(key)
     if day:
         await check_day(operation, argument, day)
-    parts = [leaf for leaf in dict.fromkeys(leaves(tree)) if isinstance(leaf, Name)]
-    expression = canonical(tree, await find_groups(operation, parts, environment, day))
-    atoms = tuple(atom for atom in dict.fromkeys(leaves(expression)) if isinstance(atom, GroupRef))
+    names = [leaf for leaf in dict.fromkeys(leaves(tree)) if isinstance(leaf, Name)]
+    expression = canonicalize(tree, await find_groups(operation, names, environment, day))
+    refs = tuple(leaf for leaf in dict.fromkeys(leaves(expression)) if isinstance(leaf, GroupRef))
 
-    def shape(answers: list[list[Row]]) -> tuple[str, ...]:
-        members = {atom.group: frozenset(row["symbols"]) for atom, (row,) in zip(atoms, answers, strict=True)}
+    def evaluate_rows(answers: list[list[Row]]) -> tuple[str, ...]:
+        members = {ref.group_id: frozenset(row["symbols"]) for ref, (row,) in zip(refs, answers, strict=True)}
         return tuple(sorted(evaluate(expression, members)))
 
     symbols = await operation.cached_rows(
         UNIVERSES,
-        render(expression, lambda atom: str(atom.group)),
-        shape,
+        render(expression, lambda ref: str(ref.group_id)),
+        evaluate_rows,
         "group_symbols",
-        [(atom.group,) for atom in atoms],
+        [(ref.group_id,) for ref in refs],
         as_of=day,
     )
-    return Universe(key=render(expression), symbols=list(symbols), as_of=day, atoms=atoms, environment=environment)
+    return Universe(key=render(expression), symbols=list(symbols), as_of=day, refs=refs, environment=environment)
 
 
-async def holdings_in(operation: Operation, universe: Universe) -> Holdings:
-    """Give the members of a universe, with their weights where it is one group."""
-    if universe.only_group is None:
+async def universe_holdings(operation: Operation, universe: Universe) -> Holdings:
+    """Return the holdings of a universe; weights are known only if it is a single group."""
+    if universe.single_group is None:
         return Holdings.of(universe.symbols, [None] * len(universe.symbols))
-    (held,) = await holdings_of(operation, [universe.only_group], universe.as_of)
-    return held
+    (holdings,) = await holdings_of(operation, [universe.single_group], universe.as_of)
+    return holdings
 
 
 @strawberry.type
 class UniverseQuery:
-    """The query of universes."""
+    """Root field of universes."""
 
     @strawberry.field
     async def universe(
         self, info: Info, key: str, environment: Environment | None = None, as_of: date | None = None
     ) -> Universe:
-        """The stocks that a key stands for: `SPY:QQQ` in either, `SPY&QQQ` in both, `SPY-QQQ` in the first only.
+        """A set of stocks by its key: `SPY:QQQ` is in either group, `SPY&QQQ` in both, `SPY-QQQ` in the first only.
 
         Args:
-            key: Names of groups with `:`, `&`, `-` and parentheses between them; `SECTOR/energy` where a name alone is
-                ambiguous, double quotes around a name with signs or white space.
-            environment: Whose groups are meant; the server's setting unless given.
-            as_of: A day, in UTC: the groups as that day ended. Before the first known day of one of them the error is
-                NO_HISTORY.
+            key: Names of groups joined by `:`, `&`, `-` and parentheses. A type before a name (`SECTOR/energy`) tells
+                apart groups of the same name; a name with operators or white space is written in double quotes.
+            environment: The environment of the groups; defaults to the server's setting.
+            as_of: The UTC date whose end-of-day groups are used; defaults to the current groups. The error before the
+                first known day of a group is NO_HISTORY.
 
         """
         operation = info.context

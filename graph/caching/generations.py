@@ -39,11 +39,14 @@ log = logging.getLogger(__name__)
 
 
 class ListenerMode(StrEnum):
-    """Ways in which the server learns of changes."""
+    """The way in which the server learns of changes of the database."""
 
     NOTIFY = "NOTIFY"
+    """Notifications, with polling besides."""
     POLL = "POLL"
+    """Polling alone."""
     OFF = "OFF"
+    """No tracking; nothing is cached."""
 
 
 class GenerationTracker:

@@ -7,7 +7,7 @@ from graphql import DocumentNode, OperationDefinitionNode
 from graph.caching.lru import LRU
 
 MAX_CHARACTERS = 50_000
-"""Of all cached documents together; a character can take 200 bytes, as nodes and tokens."""
+"""Bound of the cache; a character can take 200 bytes, as nodes and tokens."""
 
 
 class Document(NamedTuple):

@@ -135,7 +135,7 @@ class Operation:
 
     @property
     def validity(self) -> Validity | None:
-        """How long the answer is valid; None if that is unknown."""
+        """Conditions under which the answer is valid; None if they are unknown."""
         if self.volatile or self.stale or not self.is_consistent:
             return None
         changes: dict[Family, int] = {}

@@ -1,1 +1,1 @@
-"""Closes in memory, and what is computed from them."""
+"""Prices: a matrix of closes, and the returns, performance and relative strength computed from it."""

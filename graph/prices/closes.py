@@ -1,4 +1,4 @@
-"""Prices: which closes an operation computes with, how they come into memory and stay fresh there, and bars by date."""
+"""Closes that an operation computes with: loaded into a price matrix, cached, and refreshed month by month."""
 
 import asyncio
 from datetime import UTC, date, datetime, timedelta
@@ -13,30 +13,33 @@ from graph.execution.operation import Info, Operation
 from graph.prices.matrix import EMPTY, PriceMatrix
 
 YEARS_BEFORE = 2
-"""Years of closes before that of the day asked: more than the longest window takes, wherever in its year it ends."""
+"""Years of closes before the requested one, so that the longest window fits wherever in that year it ends."""
 FIRST_YEAR = 1900
-"""Of which prices are taken."""
+"""Year that earlier dates are treated as."""
 MAX_BARS = 5_000
-"""Bars of one answer."""
+"""Maximum number of bars that `prices` of a stock returns."""
 DEFAULT_BARS = 252
-"""Bars that are given where no first day is."""
+"""Number of bars that `prices` returns if no first day is given."""
 
 READING_SECONDS = 60.0
-"""How long a year of closes may take to be read; a request does not wait as long, and the next finds them."""
+"""Time limit for reading a year of closes; a request times out sooner, and later ones find the closes in the cache."""
 
 PRICES: CacheSpec[PriceMatrix] = CacheSpec("prices", family="prices", max_bytes=256 * 1024 * 1024)
-"""Closes by the last of their years, `latest` for those up to the last session: 24 MB for three years of 3,500 stocks.
+"""Price matrices by the last of their years; three years of 3,500 stocks take 24 MB.
 
-In the process alone, since a Redis would have to send all of them each time.
+In the process alone, since a Redis would have to send all of it each time.
 """
 
 _LATEST = "latest"
-_NO_MONTH = "prices all"
-_LONG = timedelta(days=7)  # after the last session: no weekend and no holidays
+"""Cache key of the matrix that ends with the latest session; others have their year as key."""
+_ALL_MONTHS = "prices all"
+"""Change counter of changes that concern no single month."""
+_STALE_AFTER = timedelta(days=7)
+"""Gap between the last session and the last close that no weekend or holidays explain."""
 
 
 async def prices_until(operation: Operation, as_of: date | None) -> PriceMatrix:
-    """Give the closes up to a day, or up to the last session: those of its year and of the two years before."""
+    """Return the closes of the year of a day, or of the latest session if None, and of the two years before it."""
     latest = await operation.cached(PRICES, _LATEST, lambda: _load(operation, _LATEST, None))
     if as_of is None or as_of.year >= latest.year:
         return latest
@@ -45,89 +48,95 @@ async def prices_until(operation: Operation, as_of: date | None) -> PriceMatrix:
 
 
 async def _load(operation: Operation, name: str, year: int | None) -> CachedValue[PriceMatrix]:
+    """Load the matrix of a year, or of the latest session's year if None, starting from the one last cached."""
     runtime = operation.runtime
     async with operation.snapshot() as read:
         (table,), generation, _ = await read("price_table")
-        frame = EMPTY
-        # who comes while it is read reads no more than what changed meanwhile; inside of the snapshot, since whoever
-        # waits must not have the last connection, which the other needs
+        matrix = EMPTY
+        # loads run one by one, so that the next reads only the months changed meanwhile; the snapshot is opened before
+        # the lock is taken, since those waiting for the lock may hold the last connection of the pool
         async with runtime.prices_lock:
-            before = await runtime.data_caches[PRICES].last(name) or EMPTY
-            if before.database != table["database"]:
-                before = EMPTY
-            day = (await read("last_price_day")).rows[0]["day"] if table["there"] else None
-            if day:
+            previous = await runtime.data_caches[PRICES].last(name) or EMPTY
+            if previous.database != table["database"]:
+                previous = EMPTY
+            last_day = (await read("last_price_day")).rows[0]["day"] if table["there"] else None
+            if last_day:
                 tracked = generation is not None
-                frame = await _read(read, before, year or day.year, tracked=tracked)
-                if year is None and len(frame.sessions) and (ends := frame.date_of(-1).year) < day.year:
-                    # where most stocks have ended and a few go on, the days of those are no sessions
-                    frame = await _read(read, before, ends, tracked=tracked)
-    return CachedValue(frame._replace(database=table["database"]), generation)
+                matrix = await _load_years(read, previous, year or last_day.year, tracked=tracked)
+                if year is None and len(matrix.sessions) and (end_year := matrix.date_of(-1).year) < last_day.year:
+                    # if most stocks have ended and a few go on, the days of those few are not sessions
+                    matrix = await _load_years(read, previous, end_year, tracked=tracked)
+    return CachedValue(matrix._replace(database=table["database"]), generation)
 
 
-async def _read(read: Read, before: PriceMatrix, year: int, *, tracked: bool) -> PriceMatrix:
-    """Make the frame of a year out of the one before, by reading the months that changed since, or all of them."""
+async def _load_years(read: Read, previous: PriceMatrix, year: int, *, tracked: bool) -> PriceMatrix:
+    """Build the matrix of a year and the two before it, reading only the months changed since `previous` if it can."""
     months = [date(each, month, 1) for each in range(year - YEARS_BEFORE, year + 1) for month in range(1, 13)]
-    names = {f"prices {month:%Y-%m}": month for month in months}
-    changes = {row["family"]: row["changes"] for row in (await read("price_changes")).rows} if tracked else {}
-    changes = {name: count for name, count in changes.items() if name in names or name == _NO_MONTH}
-    frame = EMPTY
-    if tracked and before.year == year and before.changes.get(_NO_MONTH) == changes.get(_NO_MONTH):
-        frame = before
-        months = [month for name, month in names.items() if before.changes.get(name) != changes.get(name)]
+    months_by_counter = {f"prices {month:%Y-%m}": month for month in months}
+    counts = {row["family"]: row["changes"] for row in (await read("price_changes")).rows} if tracked else {}
+    counts = {name: count for name, count in counts.items() if name in months_by_counter or name == _ALL_MONTHS}
+    matrix = EMPTY
+    if tracked and previous.year == year and previous.change_counts.get(_ALL_MONTHS) == counts.get(_ALL_MONTHS):
+        matrix = previous
+        months = [
+            month for name, month in months_by_counter.items() if previous.change_counts.get(name) != counts.get(name)
+        ]
     if months:
         first, last = months[0], months[-1]
         until = date(last.year + last.month // 12, last.month % 12 + 1, 1)
-        # a year at a time, since each takes another turn through the table, and all at once too much memory there
-        starts = [month for month in names.values() if first <= month < until][::12]
+        # a year at a time: the database passes over the table for each, and all years at once take it too much memory
+        starts = [month for month in months_by_counter.values() if first <= month < until][::12]
         rows: list[Row] = []
         for start, end in pairwise([*starts, until]):
             rows += (await read("closes", start, end, seconds=READING_SECONDS)).rows
-        series = ((row["symbol"], row["days"], row["closes"], row["opens"]) for row in rows)
-        # not on the event loop, which others wait for meanwhile
-        frame = await asyncio.to_thread(frame.replaced, first, until, series)
-    return frame._replace(year=year, changes=changes)
+        packed = ((row["symbol"], row["days"], row["closes"], row["opens"]) for row in rows)
+        # in a thread, since it would block the event loop
+        matrix = await asyncio.to_thread(matrix.replace_days, first, until, packed)
+    return matrix._replace(year=year, change_counts=counts)
 
 
-def no_prices_reason(frame: PriceMatrix, session: int | None, as_of: date | None) -> str | None:
-    """Say why there is no session on or before a day, or that it is long before the last prices, and what to do."""
+def no_prices_reason(matrix: PriceMatrix, session: int | None, as_of: date | None) -> str | None:
+    """Explain why there is no session on or before a day, or why the latest is long before the last close, if so."""
     load = "`stockgraph load` loads files of symbol,date,open,high,low,close,volume, or as Yahoo and Nasdaq write them"
     if session is None:
-        if as_of is None or not frame.year:
+        if as_of is None or not matrix.year:
             return f"There are no prices; {load}."
         return f"There are no prices of {as_of} or of the two years before it; {load}."
-    last: date = frame.days[-1].item()
-    ended = frame.date_of(session)
-    if as_of is None and last - ended > _LONG:
+    last_day: date = matrix.days[-1].item()
+    session_date = matrix.date_of(session)
+    if as_of is None and last_day - session_date > _STALE_AFTER:
         return (
-            f"The last session is {ended}: on the days after it, up to {last} at least, fewer than half of its stocks"
-            " have a close; see that the prices are whole."
+            f"The last session is {session_date}: on the days after it, up to {last_day} at least, fewer than half of"
+            " its stocks have a close; see that the prices are whole."
         )
     return None
 
 
 @strawberry.type
 class Bar:
-    """What a stock cost on a day; split-adjusted as far as whoever loaded it did that."""
+    """The prices of a stock on one day, split-adjusted if the loaded data were."""
 
     date: date
-    """The day, which need be no session."""
+    """The day, which need not be a session."""
     open: float | None
-    """The first price; null where it is not known."""
+    """The opening price; null if unknown."""
     high: float | None
-    """The highest price."""
+    """The highest price of the day; null if unknown."""
     low: float | None
-    """The lowest price."""
+    """The lowest price of the day; null if unknown."""
     close: float
-    """The last price."""
+    """The closing price."""
     volume: float | None
-    """How many shares were traded."""
+    """The number of shares traded; null if unknown."""
 
 
 async def bars(info: Info, symbol: str, first: date | None, last: date | None) -> list[Bar]:
-    """Give the bars of a stock between two days; LimitExceeded where they are too many."""
+    """Return the bars of a stock between two days, ascending; without `first`, the last DEFAULT_BARS.
+
+    Raises LimitExceeded if there are more than MAX_BARS.
+    """
     operation = info.context
-    # reserved before all of them are read, and counted after
+    # the budget is reserved before the bars are read, and they are counted afterwards
     until = last or datetime.now(UTC).date()
     most = DEFAULT_BARS if first is None else min(MAX_BARS, max(0, (until - first).days + 1))
     operation.charge(most)

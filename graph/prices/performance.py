@@ -1,4 +1,4 @@
-"""Performance: how far stocks, and baskets of them, have come over windows of sessions."""
+"""Performance: changes of stocks and of weighted sets of stocks over windows of sessions."""
 
 import math
 from collections.abc import Sequence
@@ -18,28 +18,32 @@ from graph.prices.matrix import PriceMatrix
 from graph.prices.returns import Baskets, FloatArray, IntArray, changes, ranks
 
 RANK_SESSIONS = 5
-"""How far back the rank lies that a rank is compared with."""
-MEMBERS_A_CHARGE = 10
-"""Members that are computed with at the price of one object of the answer."""
+"""Sessions between a rank and the earlier one that `rankChange` compares it with."""
+MEMBERS_PER_CHARGE = 10
+"""Members computed with that count as one object of the answer in the budget."""
 
 
 @strawberry.enum
 class Window(StrEnum):
-    """How far back a change goes, in sessions: DAY 1, WEEK 5, MONTH 21, QUARTER 63, HALF_YEAR 126, YEAR 252.
-
-    YTD goes back to the last session of the year before.
-    """
+    """The length of a change, counted in sessions back from the last one."""
 
     DAY = "DAY"
+    """1 session."""
     WEEK = "WEEK"
+    """5 sessions."""
     MONTH = "MONTH"
+    """21 sessions."""
     QUARTER = "QUARTER"
+    """63 sessions."""
     HALF_YEAR = "HALF_YEAR"
+    """126 sessions."""
     YEAR = "YEAR"
+    """252 sessions."""
     YTD = "YTD"
+    """Year to date: back to the last session of the previous year."""
 
 
-_SESSIONS = {
+_WINDOW_SESSIONS = {
     Window.DAY: 1,
     Window.WEEK: 5,
     Window.MONTH: 21,
@@ -53,86 +57,99 @@ DEFAULT_WINDOWS = [Window.DAY, Window.WEEK, Window.MONTH, Window.QUARTER]
 
 @strawberry.enum
 class Weighting(StrEnum):
-    """What members count for: their weights in a group, or all the same."""
+    """The weights of members in an average."""
 
     WEIGHT = "WEIGHT"
+    """Members count by their weights in a group."""
     EQUAL = "EQUAL"
+    """All members count the same."""
 
 
 @strawberry.type
 class PriceChange:
-    """How far a stock has come over a window: its close against the one so many sessions before."""
+    """The change of a stock's close over a window."""
 
     window: Window
     """The window."""
     sessions: int
-    """How many sessions it is; of YTD, those of the year so far."""
+    """The length of the window in sessions; for YTD, the number of sessions of the year so far."""
     from_: date | None = strawberry.field(name="from")
-    """The session it begins from; null where the data do not go back that far."""
+    """The session the window starts from; null if the prices do not go back that far."""
     to: date | None
-    """The session it ends with; null where there is none."""
+    """The session the window ends with; null if there is none."""
     change: float | None
-    """A fraction (0.05 = 5 %); null where one of the two closes is missing."""
+    """The change of the close, a fraction (0.05 = 5 %); null if one of the two closes is missing."""
 
 
 @strawberry.type
 class WindowChange:
-    """How far a set of stocks has come over a window: each close against the one so many sessions before."""
+    """The change of a set of stocks over a window."""
 
     window: Window
     """The window."""
     sessions: int
-    """How many sessions it is; of YTD, those of the year so far."""
+    """The length of the window in sessions; for YTD, the number of sessions of the year so far."""
     from_: date | None = strawberry.field(name="from")
-    """The session it begins from; null where the data do not go back that far."""
+    """The session the window starts from; null if the prices do not go back that far."""
     to: date | None
-    """The session it ends with; null where there is none."""
+    """The session the window ends with; null if there is none."""
     change: float | None
-    """The members' return, not the fund's: sum(w r) / sum(w) over those that have both closes and a weight, a fraction;
-    null where none has."""
+    """The members' return, not the fund's: sum(w r) / sum(w) over the members with both closes and a weight, a fraction
+    (0.05 = 5 %); null if there are none."""
     weighting: Weighting
-    """What the members count for in the change."""
+    """The weights of the members in the change."""
     members: int
-    """How many members there are."""
+    """The number of members."""
     priced: int
-    """How many of them have both closes; all that follows is of these."""
+    """The number of members with both closes; all counts that follow are among these."""
     coverage: float
-    """priced / members, a fraction; 0 of none."""
+    """priced / members, a fraction; 0 if there are no members."""
     advancers: int
-    """How many closed higher."""
+    """The number of members that closed higher."""
     decliners: int
-    """How many closed lower."""
+    """The number of members that closed lower."""
     unchanged: int
-    """How many closed at the same price."""
+    """The number of members that closed at the same price."""
     up_share: float | None
-    """advancers / priced, a fraction; 0 of none."""
+    """advancers / priced, a fraction; 0 if none is priced."""
     rank: int | None
-    """Its place by change among the rows it is listed with, from 1; equal changes share the better one. Null where it
-    is in no list, and where there is no change."""
+    """The rank by change among the listed rows, from 1; equal changes share the better rank. Null outside of a list, or
+    if the change is null."""
     rank_change: int | None
-    """By how many places it climbed (or, below 0, fell) since five sessions before; null where it had no rank then."""
+    """The number of ranks climbed (below 0: fallen) since five sessions before; null if there was no rank then."""
 
 
 class Basket(NamedTuple):
-    """Members to be averaged."""
+    """Stocks to be averaged, as columns of a price matrix."""
 
     columns: IntArray
     weights: FloatArray
+    """Weight of each stock; NaN if unknown."""
     weighting: Weighting
+    """Origin of the weights."""
+
+
+class _Span(NamedTuple):
+    """A window that ends with a session."""
+
+    sessions: int
+    start: date | None
+    """Session the window starts from; None if the prices do not go back that far."""
+    end: date
 
 
 def share(part: int, whole: int) -> float:
-    """Give a part as a fraction; of nothing it is 0."""
+    """Return part / whole, or 0 if the whole is 0."""
     return part / whole if whole else 0.0
 
 
-def distinct(windows: Sequence[Window] | None) -> list[Window]:
-    """Give each window that is asked for once; where nothing is, the usual ones."""
+def unique_windows(windows: Sequence[Window] | None) -> list[Window]:
+    """Return each requested window once, or the default windows if None."""
     return list(dict.fromkeys(DEFAULT_WINDOWS if windows is None else windows))
 
 
-def weigh(holdings: Holdings, weighting: Weighting) -> tuple[FloatArray, Weighting]:
-    """Give the weights of a group where they are wanted and it has any, else equal ones, and say which these are."""
+def resolve_weights(holdings: Holdings, weighting: Weighting) -> tuple[FloatArray, Weighting]:
+    """Return the weights of holdings, or equal ones if requested or none is known, and say which these are."""
     weights = np.frombuffer(holdings.weights)
     if weighting is Weighting.WEIGHT and not np.isnan(weights).all():
         return weights, Weighting.WEIGHT
@@ -146,55 +163,57 @@ HOLDINGS: CacheSpec[tuple[Holdings, ...]] = CacheSpec(
 
 
 async def holdings_of(operation: Operation, groups: Sequence[int], day: date | None) -> tuple[Holdings, ...]:
-    """Give the members of groups by their ids, now or as a day ended."""
+    """Return the holdings of groups by their ids, current or at the end of a UTC day."""
     if not groups:
         return ()
     return await operation.cached_rows(
         HOLDINGS,
         ",".join(map(str, groups)),
-        _shape_holdings,
+        _holdings_from_rows,
         "group_holdings",
         [(group,) for group in groups],
         as_of=day,
     )
 
 
-def _shape_holdings(answers: list[list[Row]]) -> tuple[Holdings, ...]:
+def _holdings_from_rows(answers: list[list[Row]]) -> tuple[Holdings, ...]:
     return tuple(Holdings.of(row["symbols"], row["weights"]) for (row,) in answers)
 
 
-def measure(
-    frame: PriceMatrix,
+def measure_baskets(
+    matrix: PriceMatrix,
     session: int | None,
     baskets: Sequence[Basket],
     windows: Sequence[Window],
     *,
     ranked: bool = False,
 ) -> list[list[WindowChange]]:
-    """Measure baskets over windows that end with a session: for each its changes, in the order of the windows."""
+    """Return the changes of each basket over windows that end with a session, in the order of the windows."""
     if session is None or not baskets or not windows:
         return [[_unmeasured(window, basket) for window in windows] for basket in baskets]
-    columns, laid = Baskets.of([(basket.columns, basket.weights) for basket in baskets]).compact()
-    values = np.array([change_over(frame, session, window, columns) for window in windows])
-    means, priced = laid.mean(values), laid.tally(~np.isnan(values))
-    advancers, decliners = laid.tally(values > 0), laid.tally(values < 0)
-    places = [ranks(each) for each in means] if ranked else None
-    before = []
+    columns, members = Baskets.of([(basket.columns, basket.weights) for basket in baskets]).compact()
+    values = np.array([window_changes(matrix, session, window, columns) for window in windows])
+    means, priced = members.mean(values), members.count(~np.isnan(values))
+    advancers, decliners = members.count(values > 0), members.count(values < 0)
+    current_ranks = [ranks(each) for each in means] if ranked else None
+    earlier_ranks = []
     if ranked and session >= RANK_SESSIONS:
-        earlier = np.array([change_over(frame, session - RANK_SESSIONS, window, columns) for window in windows])
-        before = [ranks(each) for each in laid.mean(earlier)]
-    spans = [_span(frame, window, session) for window in windows]
+        earlier = session - RANK_SESSIONS
+        earlier_values = np.array([window_changes(matrix, earlier, window, columns) for window in windows])
+        earlier_ranks = [ranks(each) for each in members.mean(earlier_values)]
+    spans = [_span(matrix, window, session) for window in windows]
 
-    def change(place: int, basket: Basket, at: int) -> WindowChange:
-        measured, up, down = int(priced[at, place]), int(advancers[at, place]), int(decliners[at, place])
-        mean = float(means[at, place])
-        rank = places[at][place] if places else None
-        former = before[at][place] if before else None
+    def window_change(row: int, basket: Basket, index: int) -> WindowChange:
+        measured, up, down = int(priced[index, row]), int(advancers[index, row]), int(decliners[index, row])
+        mean = float(means[index, row])
+        rank = current_ranks[index][row] if current_ranks else None
+        earlier_rank = earlier_ranks[index][row] if earlier_ranks else None
+        span = spans[index]
         return WindowChange(
-            window=windows[at],
-            sessions=spans[at][0],
-            from_=spans[at][1],
-            to=spans[at][2],
+            window=windows[index],
+            sessions=span.sessions,
+            from_=span.start,
+            to=span.end,
             change=None if math.isnan(mean) else mean,
             weighting=basket.weighting,
             members=len(basket.columns),
@@ -205,43 +224,44 @@ def measure(
             unchanged=measured - up - down,
             up_share=share(up, measured),
             rank=rank,
-            rank_change=None if rank is None or former is None else former - rank,
+            rank_change=None if rank is None or earlier_rank is None else earlier_rank - rank,
         )
 
-    return [[change(place, basket, at) for at in range(len(windows))] for place, basket in enumerate(baskets)]
+    return [[window_change(row, basket, index) for index in range(len(windows))] for row, basket in enumerate(baskets)]
 
 
-def _length(frame: PriceMatrix, window: Window, session: int) -> int:
-    """Say how many sessions a window that ends with one of them is."""
-    return _SESSIONS.get(window) or session + 1 - frame.first_of_year(session)
-
-
-def _begin(frame: PriceMatrix, window: Window, session: int) -> int | None:
-    """Give the session that a window begins from; None where there is none."""
-    begin = session - _length(frame, window, session)
-    if begin < 0 or (window is Window.YTD and frame.date_of(begin).year != frame.date_of(session).year - 1):
-        return None
-    return begin
-
-
-def _span(frame: PriceMatrix, window: Window, session: int) -> tuple[int, date | None, date]:
-    """Give how many sessions a window is, the day that it begins from, if there is one, and the one that it ends on."""
-    begin = _begin(frame, window, session)
-    return _length(frame, window, session), None if begin is None else frame.date_of(begin), frame.date_of(session)
-
-
-def change_over(frame: PriceMatrix, session: int, window: Window, columns: IntArray) -> FloatArray:
-    """Give how far stocks have come over a window that ends with a session, NaN where a close is missing."""
-    begin = _begin(frame, window, session)
-    if begin is None:
+def window_changes(matrix: PriceMatrix, session: int, window: Window, columns: IntArray) -> FloatArray:
+    """Return the changes of stocks over a window that ends with a session; NaN if a close is missing."""
+    start = _start_session(matrix, window, session)
+    if start is None:
         return np.full(len(columns), np.nan)
-    return changes(frame.close(session, columns), frame.close(begin, columns))
+    return changes(matrix.session_closes(session, columns), matrix.session_closes(start, columns))
+
+
+def _span(matrix: PriceMatrix, window: Window, session: int) -> _Span:
+    start = _start_session(matrix, window, session)
+    start_date = None if start is None else matrix.date_of(start)
+    return _Span(_window_sessions(matrix, window, session), start_date, matrix.date_of(session))
+
+
+def _start_session(matrix: PriceMatrix, window: Window, session: int) -> int | None:
+    """Return the session that a window starts from; None if the prices do not go back that far."""
+    start = session - _window_sessions(matrix, window, session)
+    if start < 0 or (window is Window.YTD and matrix.date_of(start).year != matrix.date_of(session).year - 1):
+        return None
+    return start
+
+
+def _window_sessions(matrix: PriceMatrix, window: Window, session: int) -> int:
+    """Return the number of sessions of a window that ends with a session."""
+    return _WINDOW_SESSIONS.get(window) or session + 1 - matrix.first_of_year(session)
 
 
 def _unmeasured(window: Window, basket: Basket) -> WindowChange:
+    """Return the change of a basket over a window without prices."""
     return WindowChange(
         window=window,
-        sessions=_SESSIONS.get(window, 0),
+        sessions=_WINDOW_SESSIONS.get(window, 0),
         from_=None,
         to=None,
         change=None,
@@ -265,32 +285,33 @@ async def measure_holdings(
     weighting: Weighting | None,
     as_of: date | None,
 ) -> list[WindowChange]:
-    """Measure one set of members over windows that end with the last session on or before a day, or of all."""
-    frame = await prices_until(operation, as_of)
-    operation.charge(len(holdings.symbols) // MEMBERS_A_CHARGE)
-    basket = Basket(frame.columns_of(holdings.symbols), *weigh(holdings, weighting or Weighting.WEIGHT))
-    (measured,) = measure(frame, frame.session(as_of), [basket], distinct(windows))
+    """Return the changes of holdings over windows that end with the last session on or before a day, or the latest."""
+    matrix = await prices_until(operation, as_of)
+    operation.charge(len(holdings.symbols) // MEMBERS_PER_CHARGE)
+    weights = resolve_weights(holdings, weighting or Weighting.WEIGHT)
+    basket = Basket(matrix.columns_of(holdings.symbols), *weights)
+    (measured,) = measure_baskets(matrix, matrix.last_session(as_of), [basket], unique_windows(windows))
     return measured
 
 
 async def measure_stock(
     operation: Operation, symbol: str, windows: Sequence[Window] | None, as_of: date | None
 ) -> list[PriceChange]:
-    """Measure a stock over windows that end with the last session on or before a day, or of all."""
-    frame = await prices_until(operation, as_of)
-    session, column = frame.session(as_of), frame.columns_of([symbol])
-    asked = distinct(windows)
-    operation.charge(len(asked))
+    """Return the changes of a stock over windows that end with the last session on or before a day, or the latest."""
+    matrix = await prices_until(operation, as_of)
+    session, column = matrix.last_session(as_of), matrix.columns_of([symbol])
+    requested = unique_windows(windows)
+    operation.charge(len(requested))
     measured = []
-    for window in asked:
-        sessions, begin, end = _SESSIONS.get(window, 0), None, None
+    for window in requested:
+        sessions, start, end = _WINDOW_SESSIONS.get(window, 0), None, None
         change = math.nan
         if session is not None:
-            sessions, begin, end = _span(frame, window, session)
-            change = float(change_over(frame, session, window, column)[0])
+            sessions, start, end = _span(matrix, window, session)
+            change = float(window_changes(matrix, session, window, column)[0])
         measured.append(
             PriceChange(
-                window=window, sessions=sessions, from_=begin, to=end, change=None if math.isnan(change) else change
+                window=window, sessions=sessions, from_=start, to=end, change=None if math.isnan(change) else change
             )
         )
     return measured

@@ -11,7 +11,7 @@ from graph.api.universe_keys import (
     GroupName,
     GroupRef,
     Name,
-    canonical,
+    canonicalize,
     evaluate,
     leaves,
     parse,
@@ -30,7 +30,7 @@ MEMBERS = {
 
 def resolve(key: str) -> Expression:
     tree = parse(key)
-    return canonical(
+    return canonicalize(
         tree,
         {
             part: GroupRef(write_name(part.name), NAMES.index(part.name))

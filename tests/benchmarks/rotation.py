@@ -161,12 +161,12 @@ async def main(url: str) -> None:
             orjson.dumps(result.data)
 
         before, start, cpu = resident(), time.perf_counter(), time.process_time()
-        frame = await read()
+        matrix = await read()
         wall, cpu = (time.perf_counter() - start) * 1_000, (time.process_time() - cpu) * 1_000
         print(f"{'closes, the first time':40} {wall:8.1f} ms, {cpu:.1f} of them CPU here")
-        size = frame.closes.nbytes + frame.intraday.nbytes
+        size = matrix.closes.nbytes + matrix.intraday.nbytes
         grown = resident() - before
-        print(f"{'memory':40} {size / 2**20:8.1f} MB for {frame.closes.shape}; the process grew by {grown:.1f} MB")
+        print(f"{'memory':40} {size / 2**20:8.1f} MB for {matrix.closes.shape}; the process grew by {grown:.1f} MB")
         await connection.execute("UPDATE ohlcv_daily SET close = 1 WHERE symbol = 'S0000' AND date = '2023-12-12'")
         while (known := runtime.generations.confirmed_generation("prices")) is None or known.prices < 2:
             await runtime.generations.confirmed()

@@ -203,7 +203,7 @@ YEARS = """INSERT INTO ohlcv_daily (symbol, date, close)
         generate_series('2017-12-20'::date, '2020-01-10'::date, '1 day') AS day"""
 
 
-async def test_a_year_long_ago_is_a_frame_of_its_own(market: Live) -> None:
+async def test_a_year_long_ago_is_a_matrix_of_its_own(market: Live) -> None:
     await market.writer.execute(YEARS)
     query = '{ group(name: "top3") { performance(windows: [YTD, YEAR], asOf: "2019-06-30") { sessions from to change priced } } }'
     await market.ask(DAY)
@@ -217,7 +217,7 @@ async def test_a_year_long_ago_is_a_frame_of_its_own(market: Live) -> None:
 
 
 async def test_where_most_stocks_have_ended_the_last_session_is_theirs(market: Live) -> None:
-    """One stock goes on for two years: those of its days are no sessions, and the frame is that of the last one."""
+    """One stock goes on for two years: those of its days are no sessions, and the matrix is that of the last one."""
     await market.writer.execute(
         "INSERT INTO ohlcv_daily (symbol, date, close) SELECT 'AAPL', day::date, 1 FROM generate_series('2024-03-09'::date, '2026-02-01', '1 day') AS day"
     )
@@ -226,8 +226,8 @@ async def test_where_most_stocks_have_ended_the_last_session_is_theirs(market: L
     )
     operation = Operation(market.runtime)
     async with operation.attempt(snapshot=False):
-        frame = await prices_until(operation, None)
-    assert (frame.year, frame.date_of(-1), frame.date_of(0)) == (2024, date(2024, 3, 8), date(2022, 6, 1))
+        matrix = await prices_until(operation, None)
+    assert (matrix.year, matrix.date_of(-1), matrix.date_of(0)) == (2024, date(2024, 3, 8), date(2022, 6, 1))
 
 
 @pytest.mark.parametrize("day", ["2204-03-08", "infinity", "-infinity", "0044-03-15 BC"])
@@ -287,7 +287,7 @@ async def test_the_columns_of_stocks_that_are_gone_go_too(market: Live) -> None:
         await market.ask(DAY)
 
     async def gone() -> bool:
-        return [each for each in (await _frame(market.runtime)).columns if each.startswith(("NEW", "AMD"))] == ["NEW2"]
+        return [each for each in (await _matrix(market.runtime)).columns if each.startswith(("NEW", "AMD"))] == ["NEW2"]
 
     await seconds_until(gone)
 
@@ -333,7 +333,7 @@ async def test_a_month_of_another_servers_count_is_read_each_time(market: Live) 
     await market.writer.execute("INSERT INTO ohlcv_daily (symbol, date, close) VALUES ('XOM', '2023-05-05', 1)")
 
     async def read() -> bool:
-        return "XOM" in (frame := await _frame(market.runtime)).columns and frame.date_of(0) == date(2023, 5, 5)
+        return "XOM" in (matrix := await _matrix(market.runtime)).columns and matrix.date_of(0) == date(2023, 5, 5)
 
     await seconds_until(read)
     while int(await market.writer.fetchval("SELECT pg_current_xact_id()::text")) < int(ahead) - 1:
@@ -348,7 +348,7 @@ async def test_a_month_of_another_servers_count_is_read_each_time(market: Live) 
     assert await seconds_until(seen) < 2
 
 
-async def test_a_frame_of_another_database_is_not_patched(databases: Databases, priced_template: str) -> None:
+async def test_a_matrix_of_another_database_is_not_patched(databases: Databases, priced_template: str) -> None:
     """Two databases made alike have the same counts of changes."""
     ours, other = await databases.make(priced_template), await databases.make(priced_template)
     writer = await asyncpg.connect(other)
@@ -456,7 +456,7 @@ writes = st.lists(
 
 @given(rounds=st.lists(writes, min_size=1, max_size=3))
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_the_frame_is_what_the_table_holds_after_any_writes(market: Live, rounds: list[Any]) -> None:
+async def test_the_matrix_is_what_the_table_holds_after_any_writes(market: Live, rounds: list[Any]) -> None:
     """What was patched month by month equals what is read anew."""
     for some in rounds:
         for kind, symbol, day, days, close in some:
@@ -468,9 +468,9 @@ async def test_the_frame_is_what_the_table_holds_after_any_writes(market: Live, 
             return seen is not None and seen.prices == counted
 
         await seconds_until(known)
-        patched = await _frame(market.runtime)
+        patched = await _matrix(market.runtime)
         async with open_runtime(Settings(database_url=market.url), listen=False) as fresh:
-            whole = await _frame(fresh)
+            whole = await _matrix(fresh)
         assert (patched.year, list(patched.days), list(patched.sessions)) == (
             whole.year,
             list(whole.days),
@@ -505,7 +505,7 @@ async def _write(
             await writer.execute("TRUNCATE ohlcv_daily")
 
 
-async def _frame(runtime: Runtime) -> Any:
+async def _matrix(runtime: Runtime) -> Any:
     operation = Operation(runtime)
     async with operation.attempt(snapshot=not runtime.generations.tracked):
         return await prices_until(operation, None)

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import graph.prices.returns
-from graph.prices.matrix import EMPTY, NO_OPEN, PriceMatrix, Series, sessions_of
+from graph.prices.matrix import EMPTY, NO_OPEN, PackedPrices, PriceMatrix, sessions_of
 from graph.prices.returns import (
     RELATIVE_SESSIONS,
     Baskets,
     FloatArray,
-    bins,
+    bin_indices,
     changes,
     contributions,
     directions,
@@ -33,7 +33,7 @@ def same(found: Any, expected: Any) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12, equal_nan=True)
 
 
-def places(*numbers: int) -> Any:
+def indices(*numbers: int) -> Any:
     return np.array(numbers, np.intp)
 
 
@@ -54,25 +54,25 @@ def test_a_mean_is_of_the_members_that_have_a_change_and_a_weight() -> None:
     baskets = Baskets.of(
         [
             # (0.5 x 0.10 + 0.3 x -0.05) / 0.8 = 0.035 / 0.8; then the second alone
-            (places(0, 1, 2), floats(0.5, 0.3, NAN)),
+            (indices(0, 1, 2), floats(0.5, 0.3, NAN)),
             # none has both
-            (places(2), floats(NAN)),
+            (indices(2), floats(NAN)),
             # (0.10 - 0.05 + 0.20) / 3; then the second alone
-            (places(2, 1, 0), floats(1, 1, 1)),
+            (indices(2, 1, 0), floats(1, 1, 1)),
             # nobody
-            (places(), floats()),
+            (indices(), floats()),
             # weights that sum to nothing; then a negative one alone
-            (places(0, 1), floats(0.25, -0.25)),
+            (indices(0, 1), floats(0.25, -0.25)),
             # (0.2 x 0.10 + -0.1 x -0.05) / 0.1 = 0.025 / 0.1; then -0.1 x 0.04 / -0.1
-            (places(0, 1), floats(0.2, -0.1)),
+            (indices(0, 1), floats(0.2, -0.1)),
         ]
     )
     same(baskets.mean(values), [[0.04375, NAN, 0.25 / 3, NAN, NAN, 0.25], [0.04, NAN, 0.04, NAN, 0.04, 0.04]])
 
 
-def test_a_tally_counts_members_whatever_their_weights() -> None:
-    baskets = Baskets.of([(places(0, 1, 2), floats(NAN, NAN, NAN)), (places(), floats()), (places(2), floats(1))])
-    assert baskets.tally(np.array([[True, True, False, False], [False, False, True, False]])).tolist() == [
+def test_a_count_is_of_members_whatever_their_weights() -> None:
+    baskets = Baskets.of([(indices(0, 1, 2), floats(NAN, NAN, NAN)), (indices(), floats()), (indices(2), floats(1))])
+    assert baskets.count(np.array([[True, True, False, False], [False, False, True, False]])).tolist() == [
         [2, 0, 0],
         [1, 0, 1],
     ]
@@ -85,13 +85,13 @@ def test_equal_values_share_the_better_rank_and_a_missing_one_has_none() -> None
 
 
 def test_rows_of_the_same_one_stock_share_a_rank_whatever_it_weighs() -> None:
-    baskets = Baskets.of([(places(0), floats(weight)) for weight in (0.1, 0.2, 0.3, 1.0)])
+    baskets = Baskets.of([(indices(0), floats(weight)) for weight in (0.1, 0.2, 0.3, 1.0)])
     # 0.1 x 0.1 / 0.1 is 0.10000000000000002
     assert ranks(baskets.mean(np.array([[0.1, NAN]]))[0]) == [1, 1, 1, 1]
 
 
 def test_weights_whose_decimals_sum_to_zero_give_no_mean() -> None:
-    baskets = Baskets.of([(places(0, 1, 2), floats(0.1, 0.2, -0.3))])
+    baskets = Baskets.of([(indices(0, 1, 2), floats(0.1, 0.2, -0.3))])
     same(baskets.mean(np.array([[0.1, 0.2, 0.3, NAN]])), [[NAN]])
 
 
@@ -145,7 +145,7 @@ def test_a_direction_is_none_within_12_digits() -> None:
 def test_a_change_at_a_boundary_lies_in_the_bin_of_its_decimal(
     then: float, now: float, threshold: float, expected: int
 ) -> None:
-    assert bins(changes(floats(now), floats(then)), threshold).tolist() == [expected]
+    assert bin_indices(changes(floats(now), floats(then)), threshold).tolist() == [expected]
 
 
 def test_a_row_that_doubles_in_the_last_of_83_sessions_is_this_strong() -> None:
@@ -193,7 +193,7 @@ Model = dict[tuple[str, int], tuple[float, float]]
 """By symbol and days since START: close and open, NaN for no open."""
 
 
-def series(model: Model) -> list[Series]:
+def packed(model: Model) -> list[PackedPrices]:
     """As the database gives it."""
     rows = []
     for symbol in sorted({symbol for symbol, _ in model}):
@@ -208,28 +208,28 @@ def day(number: int) -> date:
     return START + timedelta(number)
 
 
-def framed(model: Model) -> PriceMatrix:
-    return EMPTY.replaced(day(0), day(400), series(model))
+def matrix_of(model: Model) -> PriceMatrix:
+    return EMPTY.replace_days(day(0), day(400), packed(model))
 
 
-def test_a_frame_gives_sessions_closes_and_years() -> None:
+def test_a_matrix_gives_sessions_closes_and_years() -> None:
     model = {("A", n): (10.0 + n, 10.0) for n in (0, 1, 2, 5, 6)} | {("B", n): (5.0, 5.0 + n) for n in (0, 1, 5, 6)}
     model |= {("COIN", n): (1.0, NAN) for n in range(4, 7)}
-    frame = framed(model)
+    matrix = matrix_of(model)
     # the 28th to the 30th; of A and B none on the 1st, of A, B and COIN all on the 2nd
-    assert [frame.date_of(n).isoformat() for n in range(len(frame.sessions))] == [
+    assert [matrix.date_of(n).isoformat() for n in range(len(matrix.sessions))] == [
         "2022-12-28", "2022-12-29", "2022-12-30", "2023-01-02", "2023-01-03",
     ]  # fmt: skip
-    assert [frame.session(day(n)) for n in (-1, 0, 2, 4, 5, 99)] == [None, 0, 2, 2, 3, 4]
-    assert (frame.session(None), frame.first_of_year(4), frame.first_of_year(2)) == (4, 3, 0)
-    columns = frame.columns_of(["B", "NOP", "A", "COIN"])
-    same(frame.close(3, columns), [5, NAN, 15, 1])
-    same(frame.close(-1, columns), [NAN] * 4)
-    assert (frame.priced(4, columns), frame.priced(2, columns)) == (3, 1)
-    same(frame.since_open(0, columns), [0, NAN, 0, NAN])
-    same(frame.since_open(3, columns), [-1, NAN, 1, NAN])
-    same(frame.history(3, 2, columns), [[NAN, NAN, 12, NAN], [5, NAN, 15, 1]])
-    assert frame.history(1, 9, columns).shape == (2, 4)
+    assert [matrix.last_session(day(n)) for n in (-1, 0, 2, 4, 5, 99)] == [None, 0, 2, 2, 3, 4]
+    assert (matrix.last_session(None), matrix.first_of_year(4), matrix.first_of_year(2)) == (4, 3, 0)
+    columns = matrix.columns_of(["B", "NOP", "A", "COIN"])
+    same(matrix.session_closes(3, columns), [5, NAN, 15, 1])
+    same(matrix.session_closes(-1, columns), [NAN] * 4)
+    assert (matrix.count_priced(4, columns), matrix.count_priced(2, columns)) == (3, 1)
+    same(matrix.intraday_directions(0, columns), [0, NAN, 0, NAN])
+    same(matrix.intraday_directions(3, columns), [-1, NAN, 1, NAN])
+    same(matrix.history(3, 2, columns), [[NAN, NAN, 12, NAN], [5, NAN, 15, 1]])
+    assert matrix.history(1, 9, columns).shape == (2, 4)
 
 
 entries = st.dictionaries(
@@ -241,20 +241,20 @@ entries = st.dictionaries(
 
 @few
 @given(st.lists(st.tuples(st.integers(0, 29), st.integers(1, 12), entries), max_size=5), entries)
-def test_days_replaced_in_any_order_leave_the_frame_that_is_built_at_once(
+def test_days_replaced_in_any_order_leave_the_matrix_that_is_built_at_once(
     steps: list[tuple[int, int, Model]], begin: Model
 ) -> None:
-    model, frame = dict(begin), framed(begin)
+    model, matrix = dict(begin), matrix_of(begin)
     for first, length, written in steps:
         new = {key: value for key, value in written.items() if first <= key[1] < first + length}
         model = {key: value for key, value in model.items() if not first <= key[1] < first + length} | new
-        frame = frame.replaced(day(first), day(first + length), series(new))
-    execute_from_cache = framed(model)
-    assert frame.days.tolist() == execute_from_cache.days.tolist() == [day(n) for n in sorted({n for _, n in model})]
-    assert frame.sessions.tolist() == execute_from_cache.sessions.tolist()
-    assert set(frame.columns) == {symbol for symbol, _ in model}
-    assert sorted(frame.columns.values()) == [*range(len(frame.columns))]
-    for each in (frame, execute_from_cache):
+        matrix = matrix.replace_days(day(first), day(first + length), packed(new))
+    at_once = matrix_of(model)
+    assert matrix.days.tolist() == at_once.days.tolist() == [day(n) for n in sorted({n for _, n in model})]
+    assert matrix.sessions.tolist() == at_once.sessions.tolist()
+    assert set(matrix.columns) == {symbol for symbol, _ in model}
+    assert sorted(matrix.columns.values()) == [*range(len(matrix.columns))]
+    for each in (matrix, at_once):
         assert each.closes.shape == each.intraday.shape == (len(each.days), len(each.columns) + 1)
         expected = np.full(each.closes.shape, NAN)
         intraday = np.full(each.closes.shape, NO_OPEN)
@@ -289,13 +289,13 @@ change = st.one_of(st.just(NAN), st.integers(-500, 900).map(lambda count: count 
 
 @st.composite
 def tables(draw: st.DrawFn, cell: st.SearchStrategy[float] = cents, rows: int = 30) -> FloatArray:
-    """Moments x stocks."""
+    """Rows x stocks."""
     width = draw(st.integers(1, 5))
     return np.array(draw(st.lists(st.lists(cell, min_size=width, max_size=width), min_size=1, max_size=rows)))
 
 
 @st.composite
-def laid(draw: st.DrawFn) -> tuple[FloatArray, list[tuple[list[int], list[float]]]]:
+def baskets_over_values(draw: st.DrawFn) -> tuple[FloatArray, list[tuple[list[int], list[float]]]]:
     """Values, the last column of which is empty, and baskets over them."""
     values = np.hstack([table := draw(tables(change, rows=8)), np.full((len(table), 1), NAN)])
     member = st.tuples(st.integers(-1, values.shape[1] - 2), weight)
@@ -316,7 +316,7 @@ def test_means_are_those_of_a_loop_however_many_values_are_gathered_at_a_time(
     monkeypatch.setattr(graph.prices.returns, "_BLOCK", block)
 
     @few
-    @given(laid())
+    @given(baskets_over_values())
     def check(case: tuple[FloatArray, list[tuple[list[int], list[float]]]]) -> None:
         values, baskets = case
         given_values = values.copy()
@@ -327,7 +327,7 @@ def test_means_are_those_of_a_loop_however_many_values_are_gathered_at_a_time(
         columns, compact = found.compact()
         same(compact.mean(values[:, columns]), expected)
         counts = [[sum(bool(row[place] > 0) for place in members) for members, _ in baskets] for row in values]
-        assert found.tally(values > 0).tolist() == counts
+        assert found.count(values > 0).tolist() == counts
         assert np.array_equal(values, given_values, equal_nan=True)
 
     check()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from graph.caching.data_cache import CacheStats
 from graph.caching.generations import GenerationTracker
-from graph.postgres.database import Family
+from graph.postgres.statements import Family
 
 MAX_BYTES = 32 * 1024 * 1024
 """Of all answers, with an estimate of what keeping them takes."""

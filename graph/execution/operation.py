@@ -18,7 +18,8 @@ from graph.errors import DatabaseUnavailable, LimitExceeded
 from graph.execution.columns import ColumnCache, ColumnCacheRoot, Dependencies
 from graph.execution.dataloaders import Batch, BatchQueue, DataLoader, Key, Read, Row
 from graph.model import Environment, GroupName, Holdings
-from graph.postgres.database import FAMILIES, Connection, Database, Family, Generation, ReadResult
+from graph.postgres.database import Connection, Database, Generation, ReadResult
+from graph.postgres.statements import FAMILIES, Family
 from graph.settings import Settings
 
 MAX_OBJECTS = 100_000

@@ -22,205 +22,24 @@ from graph.loading.files import Progress
 from graph.loading.holdings import MAX_KEPT, GroupHoldings, MembershipPeriod
 from graph.loading.vendors import read_day
 from graph.postgres.database import Connection
+from graph.postgres.statements import read_statements
 
 LISTED = 5_000
 """Changes of one kind that a diff lists: every fund's, whole."""
 _ROWS_BETWEEN = 5_000  # two words to who follows the progress
 
+_SQL = read_statements("graph.loading", "group_writer.sql")
+_DESCRIBE_SYMBOLS = {
+    ("industry", "name"): _SQL["describe_names_and_industries"],
+    ("industry",): _SQL["describe_industries"],
+    ("name",): _SQL["describe_names"],
+}
+"""The statement that describes stocks, by the columns that the table of symbols has."""
+
 T = TypeVar("T")
 Names = dict[str, tuple[str | None, str | None]]
 """The names and industries of stocks, by symbol."""
 
-# What the tables of this database are: which are missing, the type of a weight, the columns of symbols, whether a
-# history can be read; and the day.
-_TABLES = """
-SELECT ARRAY(SELECT name FROM unnest(ARRAY['definition_groups', 'group_memberships', 'symbols']) AS name
-             WHERE to_regclass(name) IS NULL) AS missing,
-       (SELECT format_type(atttypid, atttypmod) FROM pg_attribute
-        WHERE attrelid = to_regclass('group_memberships') AND attname = 'weight') AS weight,
-       ARRAY(SELECT attname::text FROM pg_attribute
-             WHERE attrelid = to_regclass('symbols') AND attnum > 0 AND NOT attisdropped) AS symbols,
-       coalesce(has_table_privilege(to_regclass('group_history'), 'SELECT')
-                AND has_table_privilege(to_regclass('membership_history'), 'SELECT'), false) AS history,
-       (clock_timestamp() AT TIME ZONE 'UTC')::date AS today"""
-
-# Where the members of the source go first, in the types that the table of memberships has here. Those that are news go
-# to the table of symbols too; of the others this load has told.
-_CREATE_INCOMING = """
-CREATE TEMPORARY TABLE stockgraph_incoming AS
-SELECT symbol, weight, NULL::text AS name, NULL::text AS industry, false AS news FROM group_memberships WITH NO DATA"""
-
-# However wrong the planner guesses about tables that have just changed, no plan is quadratic then.
-_INDEX_INCOMING = "CREATE UNIQUE INDEX ON pg_temp.stockgraph_incoming (symbol)"
-
-# Explicitly and not ON COMMIT, so that one transaction may write several groups.
-_DROP_INCOMING = "DROP TABLE pg_temp.stockgraph_incoming"
-
-# Says to the triggers that keep the history on which day all of this takes effect; nothing is today.
-_SET_DAY = "SELECT set_config('stockgraph.effective_day', $1, true)"
-
-# Finds a group and keeps other loads of it waiting until this one ends; what refers to the group goes on.
-_LOCK_GROUP = """
-SELECT id, metadata ->> 'as_of' AS as_of, coalesce(metadata @> '{"stockgraph": "demo"}', false) AS demo
-FROM definition_groups
-WHERE type = $1 AND name = $2 AND environment = $3
-FOR NO KEY UPDATE"""
-
-# Makes a group; where another transaction is making the same one, waits for its end, and gives nothing if it was made.
-_CREATE_GROUP = """
-INSERT INTO definition_groups
-    (type, name, environment, description, metadata, liquidity_filter, created_at, updated_at, last_update)
-SELECT $1, $2, $3, $4, nullif($5::jsonb, '{}'), $6::jsonb, utc, utc, utc
-FROM (SELECT now() AT TIME ZONE 'UTC' AS utc) AS t
-ON CONFLICT (name, type, environment) DO NOTHING
-RETURNING id, NULL AS as_of, false AS demo"""
-
-_DELETE_GROUP = "DELETE FROM definition_groups WHERE id = $1"
-
-# Of a group of the demo, which is there only until something is loaded.
-_FORGET_GROUP = """
-WITH members AS (DELETE FROM membership_history WHERE group_id = $1)
-DELETE FROM group_history WHERE group_id = $1"""
-
-# The latest day on which anything of a group changed, or of a former one of its name; two ends of one index tell.
-_CHANGED_ON = """
-SELECT greatest(
-    (SELECT valid_to FROM membership_history
-     WHERE group_id = $1 AND NOT $5 AND coalesce(valid_to, 'infinity') < 'infinity'
-     ORDER BY coalesce(valid_to, 'infinity') DESC LIMIT 1),
-    (SELECT valid_from FROM membership_history
-     WHERE group_id = $1 AND NOT $5 AND coalesce(valid_to, 'infinity') = 'infinity'
-     ORDER BY valid_from DESC LIMIT 1),
-    (SELECT max(greatest(valid_from, valid_to)) FROM group_history WHERE group_id = $1 AND NOT $5),
-    (SELECT max(greatest(valid_from, valid_to)) FROM group_history
-     WHERE lower(name) = lower($3) AND environment = $4 AND type = $2 AND name = $3))"""
-
-# Writes what the source says of a group that was there, where that or its members ($2) changed. Its metadata are merged
-# over those of the group, which lose what no longer holds ($6); others' that are no object stay as they are.
-_UPDATE_GROUP = """
-UPDATE definition_groups AS g
-SET description = new.description, metadata = new.metadata, liquidity_filter = new.liquidity_filter,
-    updated_at = new.utc, last_update = new.utc
-FROM definition_groups AS old CROSS JOIN LATERAL (
-    SELECT coalesce($3, old.description) AS description,
-           CASE WHEN old.metadata IS NULL THEN nullif($4::jsonb, '{}')
-                WHEN jsonb_typeof(old.metadata) = 'object' THEN old.metadata - $6::text[] || $4::jsonb
-                ELSE old.metadata END AS metadata,
-           coalesce($5::jsonb, old.liquidity_filter) AS liquidity_filter,
-           now() AT TIME ZONE 'UTC' AS utc
-) AS new
-WHERE g.id = $1 AND old.id = $1 AND ($2 OR
-    (old.description, old.metadata, old.liquidity_filter)
-    IS DISTINCT FROM (new.description, new.metadata, new.liquidity_filter))
-RETURNING old.description IS DISTINCT FROM new.description AS redescribed,
-    (old.metadata, old.liquidity_filter) IS DISTINCT FROM (new.metadata, new.liquidity_filter) AS annotated"""
-
-# Makes the members of a group those of the source, and gives how many differences there are, and the first of each
-# kind. Rows that differ are locked as they are compared, so that `old` is what is overwritten; a member that someone
-# else inserts meanwhile gets the source's weight. In one order, since indexes grow twice as fast so.
-_MERGE_MEMBERS = """
-WITH removed AS (
-    DELETE FROM group_memberships AS m
-    WHERE m.group_id = $1 AND NOT EXISTS (SELECT FROM pg_temp.stockgraph_incoming AS i WHERE i.symbol = m.symbol)
-    RETURNING m.symbol, m.weight
-), differing AS (
-    SELECT m.id, m.symbol, m.weight AS old, i.weight AS new
-    FROM group_memberships AS m JOIN pg_temp.stockgraph_incoming AS i ON i.symbol = m.symbol
-    WHERE m.group_id = $1 AND m.weight IS DISTINCT FROM i.weight
-    FOR NO KEY UPDATE OF m
-), reweighted AS (
-    UPDATE group_memberships AS m SET weight = d.new, updated_at = now() AT TIME ZONE 'UTC'
-    FROM differing AS d WHERE m.id = d.id
-    RETURNING d.symbol, d.old, d.new
-), added AS (
-    INSERT INTO group_memberships AS m (group_id, symbol, weight, added_at, updated_at)
-    SELECT $1, i.symbol, i.weight, utc, utc
-    FROM pg_temp.stockgraph_incoming AS i, (SELECT now() AT TIME ZONE 'UTC' AS utc) AS t
-    WHERE NOT EXISTS (SELECT FROM group_memberships AS m WHERE m.group_id = $1 AND m.symbol = i.symbol)
-    ORDER BY i.symbol COLLATE "C"
-    ON CONFLICT (group_id, symbol) DO UPDATE SET weight = excluded.weight, updated_at = excluded.updated_at
-        WHERE m.weight IS DISTINCT FROM excluded.weight
-    RETURNING m.symbol, m.weight
-)
-SELECT change, symbol, old, new, total
-FROM (
-    SELECT change, symbol, old, new, count(*) OVER (PARTITION BY change) AS total,
-           row_number() OVER (PARTITION BY change ORDER BY symbol COLLATE "C") AS place
-    FROM (SELECT 'added' AS change, symbol, NULL AS old, weight AS new FROM added
-          UNION ALL SELECT 'removed', symbol, weight, NULL FROM removed
-          UNION ALL SELECT 'reweighted', symbol, old, new FROM reweighted) AS changes
-) AS numbered
-WHERE place <= $2
-ORDER BY place"""
-
-# Lets the members of a group that was made just now have been there since their spells began.
-_BEGIN_SPELLS = """
-UPDATE membership_history AS h SET valid_from = s.valid_from
-FROM unnest($2::text[], $3::date[]) AS s (symbol, valid_from)
-WHERE h.group_id = $1 AND h.symbol = s.symbol AND h.valid_to IS NULL"""
-
-_BEGIN_GROUP = "UPDATE group_history SET valid_from = $2 WHERE group_id = $1"
-
-# Adds the stocks that are not there, in the order that every load writes them in, so that no two wait for each other.
-_ADD_SYMBOLS = """
-WITH added AS (
-    INSERT INTO symbols (symbol, name, industry)
-    SELECT n.symbol, n.name, n.industry
-    FROM pg_temp.stockgraph_incoming AS n
-    WHERE n.news AND NOT EXISTS (SELECT FROM symbols AS s WHERE s.symbol = n.symbol)
-    ORDER BY n.symbol COLLATE "C"
-    ON CONFLICT (symbol) DO NOTHING
-    RETURNING 1
-)
-SELECT count(*) FROM added"""
-
-# Writes what the source knows of stocks where it differs; a null of the source leaves what is there. By the columns
-# that the table has, since a foreign one may lack either.
-_DESCRIBE_SYMBOLS = {
-    ("industry", "name"): """
-WITH news AS (
-    SELECT s.symbol, coalesce(n.name, s.name) AS name, coalesce(n.industry, s.industry) AS industry
-    FROM pg_temp.stockgraph_incoming AS n
-    JOIN symbols AS s ON s.symbol = n.symbol
-    WHERE n.news AND ((n.name IS NOT NULL AND n.name IS DISTINCT FROM s.name)
-        OR (n.industry IS NOT NULL AND n.industry IS DISTINCT FROM s.industry))
-    ORDER BY s.symbol COLLATE "C"
-    FOR NO KEY UPDATE OF s
-), described AS (
-    UPDATE symbols AS s SET name = news.name, industry = news.industry
-    FROM news WHERE s.symbol = news.symbol
-    RETURNING 1
-)
-SELECT count(*) FROM described""",
-    ("name",): """
-WITH news AS (
-    SELECT s.symbol, n.name
-    FROM pg_temp.stockgraph_incoming AS n
-    JOIN symbols AS s ON s.symbol = n.symbol
-    WHERE n.news AND n.name IS NOT NULL AND n.name IS DISTINCT FROM s.name
-    ORDER BY s.symbol COLLATE "C"
-    FOR NO KEY UPDATE OF s
-), described AS (
-    UPDATE symbols AS s SET name = news.name
-    FROM news WHERE s.symbol = news.symbol
-    RETURNING 1
-)
-SELECT count(*) FROM described""",
-    ("industry",): """
-WITH news AS (
-    SELECT s.symbol, n.industry
-    FROM pg_temp.stockgraph_incoming AS n
-    JOIN symbols AS s ON s.symbol = n.symbol
-    WHERE n.news AND n.industry IS NOT NULL AND n.industry IS DISTINCT FROM s.industry
-    ORDER BY s.symbol COLLATE "C"
-    FOR NO KEY UPDATE OF s
-), described AS (
-    UPDATE symbols AS s SET industry = news.industry
-    FROM news WHERE s.symbol = news.symbol
-    RETURNING 1
-)
-SELECT count(*) FROM described""",
-}
 
 # no rounding but that to the column's decimals
 _ROUNDING = Context(prec=1_000, rounding=ROUND_HALF_EVEN)
@@ -419,13 +238,13 @@ async def _replace(connection: Connection, group: GroupHoldings, environment: st
         reason = f"the holdings are of {group.as_of}, a day to come; --as-of says from when on they hold"
         raise GroupRefused(f"{group.type} {group.name}: {reason}.")
     await _copy(connection, group, incoming, tables)
-    await connection.fetchval(_SET_DAY, str(group.as_of or ""))
+    await connection.fetchval(_SQL["set_effective_day"], str(group.as_of or ""))
     key = (group.type, group.name, environment)
     metadata = dict(group.metadata or {}) | ({"as_of": str(group.as_of)} if group.as_of else {})
     liquidity_filter = None if group.liquidity_filter is None else json.dumps(group.liquidity_filter)
     told = (group.description, json.dumps(metadata), liquidity_filter)
     row, created = await _find_group(connection, group.as_of, key, told, tables)
-    changes = await connection.fetch(_MERGE_MEMBERS, row["id"], LISTED)
+    changes = await connection.fetch(_SQL["merge_members"], row["id"], LISTED)
     added, removed = (_listed(changes, kind, lambda change: str(change["symbol"])) for kind in ("added", "removed"))
     reweighted = _listed(
         changes, "reweighted", lambda change: Reweighting(change["symbol"], change["old"], change["new"])
@@ -435,16 +254,16 @@ async def _replace(connection: Connection, group: GroupHoldings, environment: st
         # the day, where members of no known day replace others; that it is of the demo, where anything is loaded
         forget = ["stockgraph"] if row["demo"] else []
         forget += ["as_of"] if changes and not group.as_of else []
-        said = await connection.fetchrow(_UPDATE_GROUP, row["id"], bool(changes), *told, forget)
+        said = await connection.fetchrow(_SQL["update_group"], row["id"], bool(changes), *told, forget)
     elif group.past and tables.history:
         await _begin_earlier(connection, row["id"], group.past)
     # last, since groups share stocks: whoever waits for these rows waits for the end of this transaction
     symbols_changed = 0
     if tables.own_symbols:
-        symbols_changed += await connection.fetchval(_ADD_SYMBOLS)
+        symbols_changed += await connection.fetchval(_SQL["add_symbols"])
     if tables.described:
         symbols_changed += await connection.fetchval(_DESCRIBE_SYMBOLS[tables.described])
-    await connection.execute(_DROP_INCOMING)
+    await connection.execute(_SQL["drop_incoming"])
     return GroupDiff(
         *key,
         as_of=group.as_of,
@@ -463,8 +282,8 @@ async def _replace(connection: Connection, group: GroupHoldings, environment: st
 
 async def _copy(connection: Connection, group: GroupHoldings, incoming: _Incoming, tables: _Tables) -> None:
     """Bring the members to the database; GroupRefused where one is there twice."""
-    await connection.execute(_CREATE_INCOMING)
-    columns = ("symbol", "weight", "name", "industry", "news")
+    await connection.execute(_SQL["create_incoming"])
+    columns = ("symbol", "weight", "name", "industry", "is_new")
     records = incoming.records(tables)
     await copied(
         connection,
@@ -474,7 +293,7 @@ async def _copy(connection: Connection, group: GroupHoldings, incoming: _Incomin
     )
     incoming.tell("Merging", 0, None)
     try:
-        await connection.execute(_INDEX_INCOMING)
+        await connection.execute(_SQL["index_incoming"])
     except asyncpg.UniqueViolationError as error:
         symbol = str(error.detail).partition("=(")[2].rpartition(")")[0]
         raise GroupRefused(f"{group.type} {group.name}: symbol {symbol} is given twice.") from error
@@ -511,13 +330,13 @@ async def _find_group(
 ) -> tuple[asyncpg.Record, bool]:
     """Lock a group, or make it, and say whether it was made; refuse holdings that are older than it is."""
     created = False
-    while not (row := await connection.fetchrow(_LOCK_GROUP, *key)):
-        if row := await connection.fetchrow(_CREATE_GROUP, *key, *told):
+    while not (row := await connection.fetchrow(_SQL["lock_group"], *key)):
+        if row := await connection.fetchrow(_SQL["create_group"], *key, *told):
             created = True
             break
     days = [read_day(row["as_of"] or "")]
     if tables.history:
-        days.append(await connection.fetchval(_CHANGED_ON, row["id"], *key, created))
+        days.append(await connection.fetchval(_SQL["last_change_day"], row["id"], *key, created))
     # a day to come can only be somebody's mistake
     newest = max((day for day in days if day and day <= tables.today), default=None)
     if as_of and newest and as_of < newest:
@@ -527,10 +346,10 @@ async def _find_group(
                 f"{key[0]} {key[1]}: the holdings are of {as_of}, older than {there} ({newest});"
                 f" --as-of {newest} or later takes them as of then."
             )
-        await connection.execute(_DELETE_GROUP, row["id"])
+        await connection.execute(_SQL["delete_group"], row["id"])
         if tables.history:
-            await connection.execute(_FORGET_GROUP, row["id"])
-        row, created = await connection.fetchrow(_CREATE_GROUP, *key, *told), True
+            await connection.execute(_SQL["delete_history"], row["id"])
+        row, created = await connection.fetchrow(_SQL["create_group"], *key, *told), True
         assert row  # noqa: S101 - its place is this transaction's
     return row, created
 
@@ -542,12 +361,12 @@ async def _begin_earlier(connection: Connection, group_id: int, past: Sequence[M
     await copied(connection, connection.copy_records_to_table("membership_history", columns=columns, records=ended))
     lasting = [spell for spell in past if not spell.valid_to]
     symbols, days = [spell.symbol for spell in lasting], [spell.valid_from for spell in lasting]
-    await connection.execute(_BEGIN_SPELLS, group_id, symbols, days)
-    await connection.execute(_BEGIN_GROUP, group_id, min(spell.valid_from for spell in past))
+    await connection.execute(_SQL["backdate_members"], group_id, symbols, days)
+    await connection.execute(_SQL["backdate_group"], group_id, min(spell.valid_from for spell in past))
 
 
 async def _read_tables(connection: Connection) -> _Tables:
-    (row,) = await connection.fetch(_TABLES)
+    (row,) = await connection.fetch(_SQL["inspect_tables"])
     if row["missing"]:
         missing = ", ".join(row["missing"])
         raise DatabaseUnavailable(f"The database lacks tables ({missing}); `stockgraph init` makes what is missing.")

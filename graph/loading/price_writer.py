@@ -18,95 +18,11 @@ from graph.loading.files import MAX_ERRORS, FileErrors, Progress, printable
 from graph.loading.group_writer import LISTED, Listed, copied, refusal
 from graph.loading.price_files import OPTIONAL, Bars, PriceFile
 from graph.postgres.database import Connection
+from graph.postgres.statements import read_statements
 
 _ROWS_BETWEEN = 2_000  # two messages to the database
 _NULL = "\\N"
-
-_LACKING = "SELECT to_regclass('ohlcv_daily') IS NULL"
-
-# Where the bars go first, in the types that the table has here, so that a price is rounded once and in decimal. `told`
-# has a bit for each column of OPTIONAL that the file has.
-_CREATE_INCOMING = """
-CREATE TEMPORARY TABLE stockgraph_bars ON COMMIT DROP AS
-SELECT 0 AS file, 0 AS line, symbol, date, open, high, low, close, volume, 0 AS told FROM ohlcv_daily WITH NO DATA"""
-
-_INDEX_INCOMING = "CREATE UNIQUE INDEX ON pg_temp.stockgraph_bars (symbol, date)"
-
-_ANALYZE_INCOMING = "ANALYZE pg_temp.stockgraph_bars (told, symbol, date)"
-
-# Bars that are in one file twice, and those that differ from what the first file says that has the column: how many of
-# each two files, and the first of them ($1).
-_CLASHES = """
-SELECT file, other, line, other_line, symbol, date, total, place
-FROM (
-    SELECT file, other, line, other_line, symbol, date, count(*) OVER (PARTITION BY file, other) AS total,
-           row_number() OVER (PARTITION BY file, other ORDER BY line) AS place
-    FROM (
-        SELECT file, line, symbol, date, lag(line) OVER w AS other_line,
-               CASE WHEN lag(file) OVER w = file THEN file
-                    WHEN close IS DISTINCT FROM first_value(close) OVER w THEN first_value(file) OVER w
-                    WHEN told & 1 > 0
-                        AND open IS DISTINCT FROM (array_agg(open) FILTER (WHERE told & 1 > 0) OVER w)[1]
-                        THEN (array_agg(file) FILTER (WHERE told & 1 > 0) OVER w)[1]
-                    WHEN told & 2 > 0
-                        AND high IS DISTINCT FROM (array_agg(high) FILTER (WHERE told & 2 > 0) OVER w)[1]
-                        THEN (array_agg(file) FILTER (WHERE told & 2 > 0) OVER w)[1]
-                    WHEN told & 4 > 0
-                        AND low IS DISTINCT FROM (array_agg(low) FILTER (WHERE told & 4 > 0) OVER w)[1]
-                        THEN (array_agg(file) FILTER (WHERE told & 4 > 0) OVER w)[1]
-                    WHEN told & 8 > 0
-                        AND volume IS DISTINCT FROM (array_agg(volume) FILTER (WHERE told & 8 > 0) OVER w)[1]
-                        THEN (array_agg(file) FILTER (WHERE told & 8 > 0) OVER w)[1]
-               END AS other
-        FROM pg_temp.stockgraph_bars
-        WINDOW w AS (PARTITION BY symbol, date ORDER BY file, line)
-    ) AS paired
-    WHERE other IS NOT NULL
-) AS numbered
-WHERE place <= $1
-ORDER BY file, other, place"""
-
-_FORGET_FILES = "DELETE FROM pg_temp.stockgraph_bars WHERE file = ANY ($1::int[])"
-
-# Makes one bar of those that several files have alike.
-_UNITE = """
-WITH gone AS (
-    DELETE FROM pg_temp.stockgraph_bars WHERE (symbol, date) IN (
-        SELECT symbol, date FROM pg_temp.stockgraph_bars GROUP BY symbol, date HAVING count(*) > 1)
-    RETURNING *
-)
-INSERT INTO pg_temp.stockgraph_bars
-SELECT min(file), min(line), symbol, date, max(open), max(high), max(low), max(close), max(volume), bit_or(told)
-FROM gone GROUP BY symbol, date"""
-
-_SPAN = """
-SELECT ARRAY(SELECT DISTINCT symbol COLLATE "C" FROM pg_temp.stockgraph_bars ORDER BY 1) AS symbols,
-       min(date) AS first, max(date) AS last
-FROM pg_temp.stockgraph_bars"""
-
-# Whoever writes prices meanwhile waits, and whoever reads them does not: row by row, two that write in different orders
-# would wait for each other.
-_LOCK = "LOCK TABLE ohlcv_daily IN SHARE ROW EXCLUSIVE MODE"
-
-_CHANGE = """
-UPDATE ohlcv_daily AS b
-SET open = CASE WHEN i.told & 1 > 0 THEN i.open ELSE b.open END,
-    high = CASE WHEN i.told & 2 > 0 THEN i.high ELSE b.high END,
-    low = CASE WHEN i.told & 4 > 0 THEN i.low ELSE b.low END,
-    close = i.close,
-    volume = CASE WHEN i.told & 8 > 0 THEN i.volume ELSE b.volume END
-FROM pg_temp.stockgraph_bars AS i
-WHERE b.symbol = i.symbol AND b.date = i.date AND (b.close IS DISTINCT FROM i.close
-    OR i.told & 1 > 0 AND b.open IS DISTINCT FROM i.open OR i.told & 2 > 0 AND b.high IS DISTINCT FROM i.high
-    OR i.told & 4 > 0 AND b.low IS DISTINCT FROM i.low OR i.told & 8 > 0 AND b.volume IS DISTINCT FROM i.volume)"""
-
-# In one order, since indexes grow twice as fast so.
-_ADD = """
-INSERT INTO ohlcv_daily (symbol, date, open, high, low, close, volume)
-SELECT symbol, date, open, high, low, close, volume
-FROM pg_temp.stockgraph_bars AS i
-WHERE NOT EXISTS (SELECT FROM ohlcv_daily AS b WHERE b.symbol = i.symbol AND b.date = i.date)
-ORDER BY symbol COLLATE "C", date"""
+_SQL = read_statements("graph.loading", "price_writer.sql")
 
 
 class PricesRefused(StockgraphError):
@@ -211,28 +127,30 @@ class _Incoming:
 async def _load(
     connection: Connection, files: Sequence[PriceFile], progress: Progress | None
 ) -> tuple[PricesDiff, tuple[InputFileError, ...]]:
-    if await connection.fetchval(_LACKING):
+    if await connection.fetchval(_SQL["is_table_missing"]):
         raise DatabaseUnavailable("The database lacks tables (ohlcv_daily); `stockgraph init` makes what is missing.")
-    await connection.execute(_CREATE_INCOMING)
+    await connection.execute(_SQL["create_incoming"])
     incoming = [_Incoming(number, file, progress) for number, file in enumerate(files)]
     kept = {each.number: each for each in incoming if await each.copy(connection)}
     if progress:
         progress("Sorting prices", 0, None)
     while not await _all_differ(connection):
         if clashing := await _find_clashes(connection, kept):
-            await connection.execute(_FORGET_FILES, clashing)
+            await connection.execute(_SQL["delete_files"], clashing)
             kept = {number: each for number, each in kept.items() if number not in clashing}
         else:
-            await connection.execute(_UNITE)
+            await connection.execute(_SQL["merge_duplicates"])
     changed = added = 0
     # where there is nothing to merge nobody waits
     if kept:
         if progress:
             progress("Merging prices", 0, None)
-        await connection.execute(_ANALYZE_INCOMING)
-        await connection.execute(_LOCK)
-        changed, added = [int((await connection.execute(merge)).split()[-1]) for merge in (_CHANGE, _ADD)]
-    (span,) = await connection.fetch(_SPAN)
+        await connection.execute(_SQL["analyze_incoming"])
+        await connection.execute(_SQL["lock_prices"])
+        changed, added = [
+            int((await connection.execute(_SQL[merge])).split()[-1]) for merge in ("update_bars", "insert_bars")
+        ]
+    (span,) = await connection.fetch(_SQL["incoming_span"])
     rows = sum(each.bars.count for each in kept.values())
     diff = PricesDiff(
         files=len(kept),
@@ -252,7 +170,7 @@ async def _all_differ(connection: Connection) -> bool:
     """Index the bars, which fails where two are of one symbol and day."""
     try:
         async with connection.transaction():
-            await connection.execute(_INDEX_INCOMING)
+            await connection.execute(_SQL["index_incoming"])
     except asyncpg.UniqueViolationError:
         return False
     return True
@@ -260,7 +178,7 @@ async def _all_differ(connection: Connection) -> bool:
 
 async def _find_clashes(connection: Connection, files: Mapping[int, _Incoming]) -> set[int]:
     """Give the files that cannot be loaded for what they or others say twice; the first of two that differ stays."""
-    rows = await connection.fetch(_CLASHES, MAX_ERRORS)
+    rows = await connection.fetch(_SQL["find_clashes"], MAX_ERRORS)
     clashing = {row["file"] for row in rows if row["file"] == row["other"]}
     for number, other, line, other_line, symbol, day, total, place in rows:
         errors = files[number].errors

@@ -33,6 +33,7 @@ from graph.loading.holdings import (
 from graph.loading.vendors import spell
 from graph.model import Environment
 from graph.postgres.database import Connection, Database, translated_errors
+from graph.postgres.statements import read_statements
 
 TYPES = {
     "etf_holdings": "ETF",
@@ -61,6 +62,7 @@ MAX_WEIGHT = 100
 MAX_NOTE = 200
 """Characters of a note."""
 
+_SQL = read_statements("graph.loading", "tickstock.sql")
 _LISTS = ("holdings", "symbols", "stocks", "etfs", "tickers", "representative_stocks")
 _KEPT_OF_MEMBERS = {"symbol", "ticker", "weight", "name", "industry"}
 _NEXT = re.compile(r"\S")
@@ -71,27 +73,6 @@ _UNHOLDABLE = re.compile(r"(?<!\\)(\\\\)*\\u0000|[\ud800-\udfff]")
 # What may be a class of shares that wants spelling; anything longer could be a company's name.
 _MAYBE_CLASS = re.compile(r"[A-Z]+[-/ ]?[A-Z]")
 
-_SIZE = """
-SELECT coalesce(sum(octet_length((entry->'value')::text)), 0)
-FROM (SELECT to_jsonb(e) AS entry FROM cache_entries AS e) AS entries
-WHERE entry->>'type' = ANY($1::text[])"""
-
-# By whatever columns there are. A value is text, so that one that cannot be read is the fault of its own entry alone.
-_ENTRIES = """
-SELECT entry->>'id' AS id, entry->>'type' AS type, entry->>'key' AS key, entry->>'name' AS name,
-       entry->>'environment' AS environment, entry->>'updated_at' AS updated_at, entry->>'created_at' AS created_at,
-       CASE WHEN entry->>'type' = ANY($1::text[]) THEN (entry->'value')::text END AS value
-FROM (SELECT to_jsonb(e) AS entry FROM cache_entries AS e) AS entries
-ORDER BY entry->'id', entry - 'value'"""
-
-# What is known of stocks, by whatever columns the table has here.
-_KNOWN = """
-SELECT EXISTS (SELECT FROM definition_groups WHERE type = $1 AND name = $2 AND environment = $3) AS there,
-       (clock_timestamp() AT TIME ZONE 'UTC')::date AS today"""
-
-_STOCKS = """
-SELECT symbol, to_jsonb(s)->>'name' AS name, to_jsonb(s)->>'industry' AS industry
-FROM symbols AS s WHERE symbol = ANY($1::text[])"""
 
 Entry: TypeAlias = Mapping[str, Any]
 
@@ -236,14 +217,14 @@ async def read_table(url: str) -> list[Entry]:
         try:
             with translated_errors():
                 async with connection.transaction(isolation="repeatable_read", readonly=True):
-                    if await connection.fetchval("SELECT to_regclass('cache_entries') IS NULL"):
+                    if await connection.fetchval(_SQL["is_table_missing"]):
                         other = "name the address of another database, or a JSON file"
                         raise StockgraphError(f"The database has no table cache_entries; {other}.")
-                    size = await connection.fetchval(_SIZE, list(TYPES))
+                    size = await connection.fetchval(_SQL["entries_size"], list(TYPES))
                     if size > MAX_SOURCE:
                         most = f"{MAX_SOURCE // 2**20} MB"
                         raise StockgraphError(f"The groups in cache_entries are {size:,} bytes of JSON, over {most}.")
-                    return [dict(row) for row in await connection.fetch(_ENTRIES, list(TYPES))]
+                    return [dict(row) for row in await connection.fetch(_SQL["entries"], list(TYPES))]
         finally:
             connection.terminate()
     except DatabaseUnavailable as error:
@@ -514,7 +495,7 @@ async def migrate(connection: Connection, moves: Sequence[Move]) -> Outcome:
     to the stocks that have none yet.
     """
     symbols = {holding.symbol for move in moves for holding in move.group.holdings}
-    rows = await connection.fetch(_STOCKS, list(symbols))
+    rows = await connection.fetch(_SQL["stocks"], list(symbols))
     names = {row["symbol"]: row["name"] for row in rows}
     industries = {row["symbol"]: row["industry"] for row in rows}
     moved: list[Move] = []
@@ -523,7 +504,7 @@ async def migrate(connection: Connection, moves: Sequence[Move]) -> Outcome:
     for move in moves:
         holdings = tuple(_news(move.group.holdings, names, industries))
         # the day of an entry is of no matter to a group that is here already
-        (known,) = await connection.fetch(_KNOWN, move.group.type, move.group.name, move.environment)
+        (known,) = await connection.fetch(_SQL["group_exists"], move.group.type, move.group.name, move.environment)
         as_of = move.group.as_of
         group = replace(
             move.group,

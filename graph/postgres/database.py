@@ -1,17 +1,16 @@
-"""The connections to PostgreSQL, and the statements of queries.sql by their names."""
+"""Connections to PostgreSQL, which run the statements of queries.sql by name."""
 
 import asyncio
-import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import date
-from importlib.resources import files
-from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast
+from typing import Any, NamedTuple, Self, TypeAlias, cast
 
 import asyncpg
 
 from graph.errors import DatabaseUnavailable, InvalidArgument
+from graph.postgres.statements import TEXTS, Family
 
 POOL_SIZE = 10
 """Connections that a server process opens at most, the listening one not counted."""
@@ -25,48 +24,6 @@ PREPARED_STATEMENTS = 100
 """How many statements a connection keeps prepared."""
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-
-
-def read_statements(text: str) -> dict[str, str]:
-    """Split the text of queries.sql into statements by name; comments go."""
-    named = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
-    return {
-        name: re.sub(r"^\s*--.*\n", "", sql, flags=re.MULTILINE).strip().removesuffix(";")
-        for name, sql in zip(named[::2], named[1::2], strict=True)
-    }
-
-
-STATEMENTS: Mapping[str, str] = read_statements(files("graph.postgres").joinpath("queries.sql").read_text())
-
-
-def _on_a_day(sql: str) -> str:
-    """Let a statement read groups and memberships as they stood on the day that is one argument more."""
-    day = f"${1 + max(map(int, re.findall(r'[$]([0-9]+)', sql)), default=0)}::date"
-    sql = sql.replace("definition_groups AS", f"groups_on({day}) AS")
-    return sql.replace("group_memberships AS", f"memberships_on({day}) AS")
-
-
-def _with_generation(sql: str) -> str:
-    return STATEMENTS["with_generation"].replace("/* statement */", sql)
-
-
-# each statement by its name, whether it is stamped, and whether it is about a day
-_TEXTS = {
-    (name, with_generation, dated): (_with_generation if with_generation else str)(_on_a_day(sql) if dated else sql)
-    for name, sql in STATEMENTS.items()
-    for with_generation in (False, True)
-    for dated in (False, True)
-}
-
-
-Family = Literal["groups", "prices"]
-"""Tables whose changes are counted together: those of groups and their stocks, and that of prices."""
-
-
-FAMILIES: Mapping[str, Family] = {
-    name: "prices" if "FROM ohlcv_daily" in sql else "groups" for name, sql in STATEMENTS.items()
-}
-"""Which tables each statement reads; none reads both."""
 
 
 class Generation(NamedTuple):
@@ -239,7 +196,7 @@ class Database:
 
         With a day it reads groups and memberships as that day ended; it may take STATEMENT_SECONDS, or as long as told.
         """
-        text = _TEXTS[statement, with_generation, as_of is not None]
+        text = TEXTS[statement, with_generation, as_of is not None]
         if as_of is not None:
             arguments = (*arguments, as_of)
         borrowed = None if connection else await self._borrow()

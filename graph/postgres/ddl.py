@@ -6,6 +6,9 @@ from importlib.resources import files
 
 import asyncpg
 
+from graph.postgres.statements import read_statements
+
+_SQL = read_statements("graph.postgres", "ddl.sql")
 SCHEMA = files("graph.postgres").joinpath("schema.sql").read_text()
 
 _VERSION = f"made by stockgraph, schema {hashlib.sha256(SCHEMA.encode()).hexdigest()[:16]}"
@@ -27,14 +30,6 @@ _EXPECTED |= {
     for event in ("open_insert", "open_update", "close_update", "close_delete", "close_truncate")
     for table in ("definition_groups", "group_memberships")
 }
-_PRESENT = """
-SELECT 'table ' || relname FROM pg_class WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace
-UNION ALL
-SELECT 'index ' || indexname FROM pg_indexes WHERE schemaname = current_schema()
-UNION ALL
-SELECT 'trigger ' || t.tgname || ' on ' || c.relname FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
-WHERE NOT t.tgisinternal AND t.tgenabled = 'A' AND c.relnamespace = current_schema()::regnamespace
-"""
 
 
 async def make_tables(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]:
@@ -44,19 +39,19 @@ async def make_tables(connection: "asyncpg.Connection[asyncpg.Record]") -> list[
     """
     async with connection.transaction():
         # two that make the same would lock the tables against each other
-        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('stockgraph.make_tables', 0))")
-        before = {row[0] for row in await connection.fetch(_PRESENT)}
-        made_by = await connection.fetchval("SELECT obj_description(to_regclass('data_change'), 'pg_class')")
+        await connection.execute(_SQL["lock_schema"])
+        before = {row[0] for row in await connection.fetch(_SQL["existing_objects"])}
+        made_by = await connection.fetchval(_SQL["schema_version"])
         if before >= _EXPECTED and made_by == _VERSION:
             return []
         await connection.execute(SCHEMA)
-        await connection.execute(f"COMMENT ON TABLE data_change IS '{_VERSION}'")
+        await connection.execute(await connection.fetchval(_SQL["set_schema_version"], _VERSION))
         # nothing is known yet of what a new index on an expression holds, and it would not be used
-        await connection.execute("ANALYZE definition_groups, group_memberships, symbols")
-        return sorted({row[0] for row in await connection.fetch(_PRESENT)} - before)
+        await connection.execute(_SQL["analyze_tables"])
+        return sorted({row[0] for row in await connection.fetch(_SQL["existing_objects"])} - before)
 
 
 async def mend_history(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
     """Make the history end in what is there now, and count the rows written; writers wait meanwhile."""
-    written: int = await connection.fetchval("SELECT mend_history()")
+    written: int = await connection.fetchval(_SQL["mend_history"])
     return written

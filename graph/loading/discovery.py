@@ -14,16 +14,17 @@ from typing import NamedTuple
 
 from graph.errors import InputFileError
 from graph.loading.files import FileErrors, NotHoldings, Progress, columns_of, printable, quoted, read_rows
-from graph.loading.holdings import TYPES, GroupHoldings, Load, Members, Unit, check_group, read_holdings, whole
+from graph.loading.holdings import GroupHoldings, Load, Members, Unit, normalize_group, read_holdings, whole
 from graph.loading.price_files import PriceFile, find_prices, holds_prices
 from graph.loading.vendors import read_day, shape_error
+from graph.model import GroupType
 
 INDEX = "groups.csv"
 """The file that says which files of its folder count."""
 
 _SUFFIX = r"\.(?:csv|xlsx)(?:\.gz)?"
 _DAY = r"(?:[_-]\d{4}-\d\d-\d\d)?"
-_FILE = re.compile(rf"({'|'.join(TYPES)})_(.+?){_DAY}{_SUFFIX}", re.IGNORECASE)
+_FILE = re.compile(rf"({'|'.join(GroupType)})_(.+?){_DAY}{_SUFFIX}", re.IGNORECASE)
 _SECTORS_FILE = re.compile(rf"sectors{_DAY}{_SUFFIX}", re.IGNORECASE)
 _PRICES_FILE = re.compile(rf"ohlcv.*{_SUFFIX}", re.IGNORECASE)
 _DATA_FILE = re.compile(rf".*{_SUFFIX}", re.IGNORECASE)
@@ -224,7 +225,9 @@ def _read_index_row(line: int, fields: Sequence[str], columns: Mapping[str, int]
     if written and as_of is None:
         raise ValueError(f"as_of {quoted(written)} is not a date such as 2025-11-18")
     description = " ".join(row.get("description", "").split()) or None
-    return row["file"], _Named(*check_group(row["type"], row["name"]), description, row.get("members", ""), as_of, line)
+    return row["file"], _Named(
+        *normalize_group(row["type"], row["name"]), description, row.get("members", ""), as_of, line
+    )
 
 
 def _read(
@@ -320,7 +323,7 @@ def _tell(errors: FileErrors, content: Members, group_type: str | None, name: st
         reason = f"its name does not tell what it holds; give --type and --name, or name it as one of {_FILE_NAMES}"
         raise errors.error(reason, kind=NotHoldings)
     try:
-        return check_group(group_type, name)
+        return normalize_group(group_type, name)
     except ValueError as error:
         raise errors.error(str(error)) from error
 

@@ -17,8 +17,8 @@ from typing import Any, Literal, NamedTuple
 from graph.errors import InputFileError
 from graph.loading.files import FileErrors, NotHoldings, Progress, Row, columns_of, printable, quoted, read_rows
 from graph.loading.vendors import HEADER_WITHIN, Entry, dotted, find_table, shape_error
+from graph.model import GroupType
 
-TYPES = ("ETF", "THEME", "SECTOR", "SEGMENT", "CUSTOM", "UNIVERSE")
 MAX_SYMBOL = 50
 MAX_NAME = 100
 MAX_KEPT = 100_000
@@ -33,7 +33,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?", re.IGNORECASE | 
 _FRACTION_SUM = (Decimal("0.5"), Decimal("1.5"))
 _PERCENT_SUM = (Decimal(50), Decimal(150))
 _WHOLE_SUM = (Decimal("0.9"), Decimal("1.1"))
-_MAX_WEIGHT = 10  # what numeric(9,8) and numeric(5,4) hold
+_WEIGHT_LIMITS: Mapping[Unit, int] = {"fraction": 10, "percent": 1_000}  # what numeric(9,8) and numeric(5,4) hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,16 +144,16 @@ class RereadHoldings(Collection[Holding]):
         return any(holding == each for each in self)
 
 
-def check_group(group_type: str, name: str) -> tuple[str, str]:
-    """Check a type and a name, and write them as the database holds them; ValueError says what is wrong."""
-    if group_type.upper() not in TYPES:
-        raise ValueError(f"type {quoted(group_type)} is none of {', '.join(TYPES)}")
-    named = name.strip()
-    if group_type.upper() in ("SECTOR", "THEME"):
-        named = re.sub(r"[\W_]+", "_", named.lower()).strip("_")
-    if not 0 < len(named) <= MAX_NAME or not named.isprintable():
+def normalize_group(group_type: str, name: str) -> tuple[str, str]:
+    """Return a type and a name as the database holds them; raise ValueError if one is invalid."""
+    if group_type.upper() not in list(GroupType):
+        raise ValueError(f"type {quoted(group_type)} is none of {', '.join(GroupType)}")
+    normalized = name.strip()
+    if group_type.upper() in (GroupType.SECTOR, GroupType.THEME):
+        normalized = re.sub(r"[\W_]+", "_", normalized.lower()).strip("_")
+    if not 0 < len(normalized) <= MAX_NAME or not normalized.isprintable():
         raise ValueError(f"name {quoted(name)} is not 1 to {MAX_NAME} printable characters")
-    return group_type.upper(), named
+    return group_type.upper(), normalized
 
 
 def read_holdings(
@@ -190,16 +190,16 @@ def _parse_members(errors: FileErrors, rows: Iterable[Row], columns: Mapping[str
             largest = max(largest, weight.copy_abs())
     if errors:
         return Members(())
-    limit = limit_of(detect_unit(errors, total, signs, load.unit))
+    unit = detect_unit(errors, total, signs, load.unit)
     whole = count == len(kept)
-    if largest >= limit:
+    if largest >= _WEIGHT_LIMITS[unit]:
         for line, _, weight, _ in kept if whole else _reread(FileErrors(errors.path, errors.state)):
-            if fault := out_of_range(weight, limit):
-                errors.add(line, fault)
+            if reason := weight_error(weight, unit):
+                errors.add(line, reason)
     if whole:
         load.room -= count
-        return Members(tuple(_holdings(kept, limit)))
-    return Members(RereadHoldings(errors, count, lambda again: _holdings(_reread(again), limit)))
+        return Members(tuple(_holdings(kept, unit)))
+    return Members(RereadHoldings(errors, count, lambda again: _holdings(_reread(again), unit)))
 
 
 def _reread(errors: FileErrors) -> Iterator[_PlainRow]:
@@ -215,15 +215,15 @@ def _written(
     weight_at, name_at = columns["weight"], columns.get("name")
     for line, symbol, fields in _members(errors, rows, columns):
         try:
-            weight = read_number(fields[weight_at], signs)
+            weight = parse_weight(fields[weight_at], signs)
         except ValueError as error:
             errors.add(line, str(error))
             continue
         yield line, symbol, weight, None if name_at is None else " ".join(fields[name_at].split()) or None
 
 
-def _holdings(rows: Iterable[_PlainRow], limit: int) -> Iterator[Holding]:
-    return (Holding(symbol, as_fraction(weight, limit), name) for _, symbol, weight, name in rows)
+def _holdings(rows: Iterable[_PlainRow], unit: Unit) -> Iterator[Holding]:
+    return (Holding(symbol, as_fraction(weight, unit), name) for _, symbol, weight, name in rows)
 
 
 def _parse_vendor(errors: FileErrors, rows: Iterator[Row], load: Load) -> Members:
@@ -238,7 +238,7 @@ def _parse_vendor(errors: FileErrors, rows: Iterator[Row], load: Load) -> Member
     for entry in table.entries(whole(errors, chain(first, rows))):
         weight = None
         try:
-            weight = read_number(entry.weight, signs)
+            weight = parse_weight(entry.weight, signs)
             check_symbol(entry.symbol)
         except ValueError as error:
             # of what is left out anyway nothing needs to be right
@@ -248,14 +248,14 @@ def _parse_vendor(errors: FileErrors, rows: Iterator[Row], load: Load) -> Member
     if errors:
         return Members(())
     total = total_of(weight for _, weight in entries)
-    limit = limit_of(detect_unit(errors, total, signs, load.unit, says=table.percent, means=table.form.percent))
-    kept, left_out = _kept(errors, entries, limit)
+    unit = detect_unit(errors, total, signs, load.unit, header_percent=table.percent, vendor_percent=table.form.percent)
+    kept, left_out = _split_skipped(errors, entries, unit)
     if left_out and not kept:
         reasons = Counter(each.reason for each in left_out)
         counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
         raise errors.error(f"holds no stocks; all rows were left out: {counts}")
     notes = list(table.notes)
-    share = as_fraction(total, limit)
+    share = as_fraction(total, unit)
     if signs and share is not None and not _WHOLE_SUM[0] <= share <= _WHOLE_SUM[1]:
         notes.append(f"the weights sum to {share.scaleb(2):.4g} %; see that the file is whole")
     return Members(
@@ -268,8 +268,8 @@ def _parse_vendor(errors: FileErrors, rows: Iterator[Row], load: Load) -> Member
     )
 
 
-def _kept(
-    errors: FileErrors, entries: Iterable[tuple[Entry, Decimal | None]], limit: int
+def _split_skipped(
+    errors: FileErrors, entries: Iterable[tuple[Entry, Decimal | None]], unit: Unit
 ) -> tuple[list[Holding], list[SkippedRow]]:
     """Part the stocks, each symbol once and with its heaviest row, from what is left out."""
     heaviest: dict[str, tuple[Entry, Decimal | None]] = {}
@@ -278,8 +278,8 @@ def _kept(
         if entry.reason:
             out.append((entry, weight))
             continue
-        if fault := out_of_range(weight, limit):
-            errors.add(entry.line, fault)
+        if reason := weight_error(weight, unit):
+            errors.add(entry.line, reason)
         known = heaviest.setdefault(entry.symbol, (entry, weight))
         if known[0] is not entry:
             lighter = (entry, weight)
@@ -290,11 +290,11 @@ def _kept(
                 (lighter[0]._replace(reason=f"{entry.symbol} is on line {other} too, and not lighter"), lighter[1])
             )
     holdings = [
-        Holding(symbol, as_fraction(weight, limit), entry.name, entry.industry)
+        Holding(symbol, as_fraction(weight, unit), entry.name, entry.industry)
         for symbol, (entry, weight) in heaviest.items()
     ]
     left_out = [
-        SkippedRow(entry.line, entry.ticker, entry.name, as_fraction(weight, limit), entry.reason)
+        SkippedRow(entry.line, entry.ticker, entry.name, as_fraction(weight, unit), entry.reason)
         for entry, weight in sorted(out, key=lambda each: each[0].line)
     ]
     return holdings, left_out
@@ -314,7 +314,7 @@ def _unknown_form(errors: FileErrors, head: Sequence[Row]) -> InputFileError:
     return errors.error(reason, line, NotHoldings)
 
 
-def read_number(written: str, signs: set[bool]) -> Decimal | None:
+def parse_weight(written: str, signs: set[bool]) -> Decimal | None:
     """Read a weight, None where there is none, and keep whether it has a percent sign; ValueError says what it is."""
     if not written:
         return None
@@ -336,8 +336,8 @@ def detect_unit(
     signs: set[bool],
     stated: Unit | None,
     *,
-    says: bool = False,
-    means: bool = False,
+    header_percent: bool = False,
+    vendor_percent: bool = False,
 ) -> Unit:
     """Tell fractions from percent: as stated, as the signs or the header say, by the sum, as the vendor means."""
     if len(signs) > 1:
@@ -346,31 +346,27 @@ def detect_unit(
         raise errors.error("the weights have percent signs, so they are no fractions; leave out --weights")
     if stated or not signs:
         return stated or "fraction"
-    if True in signs or says or _PERCENT_SUM[0] <= total <= _PERCENT_SUM[1]:
+    if True in signs or header_percent or _PERCENT_SUM[0] <= total <= _PERCENT_SUM[1]:
         return "percent"
     if _FRACTION_SUM[0] <= total <= _FRACTION_SUM[1]:
         return "fraction"
-    if means:
+    if vendor_percent:
         return "percent"
     both = "--weights fraction or --weights percent"
     raise errors.error(f"the weights sum to {total:.6g}, neither near 1 nor near 100; say which they are with {both}")
 
 
-def limit_of(unit: Unit) -> int:
-    """Give what a weight in a unit lies below, as its negative lies above the negative of it."""
-    return _MAX_WEIGHT * (100 if unit == "percent" else 1)
-
-
-def out_of_range(weight: Decimal | None, limit: int) -> str:
-    """Say what is wrong with a weight beyond the limit of its unit; nothing if nothing."""
+def weight_error(weight: Decimal | None, unit: Unit) -> str:
+    """Say what is wrong with a weight that the database cannot hold; empty if nothing is."""
+    limit = _WEIGHT_LIMITS[unit]
     if weight is None or weight.copy_abs() < limit:
         return ""
-    return f"weight {weight} is not between -{limit} and {limit}{' percent' if limit > _MAX_WEIGHT else ''}"
+    return f"weight {weight} is not between -{limit} and {limit}{' percent' if unit == 'percent' else ''}"
 
 
-def as_fraction(weight: Decimal | None, limit: int) -> Decimal | None:
-    """Give a weight as a fraction; the limit tells its unit."""
-    return weight if weight is None or limit == _MAX_WEIGHT else weight.scaleb(-2)
+def as_fraction(weight: Decimal | None, unit: Unit) -> Decimal | None:
+    """Return a weight as a fraction of the group."""
+    return weight.scaleb(-2) if unit == "percent" and weight is not None else weight
 
 
 def _parse_sectors(
@@ -381,7 +377,7 @@ def _parse_sectors(
     for line, symbol, fields in _members(errors, whole(errors, rows), columns):
         label = " ".join(fields[columns["sector"]].split())
         try:
-            name = check_group("SECTOR", label)[1]
+            name = normalize_group(GroupType.SECTOR, label)[1]
         except ValueError:
             errors.add(line, f"sector {quoted(label)} is not a name of 1 to {MAX_NAME} characters")
             continue

@@ -112,7 +112,8 @@ async def test_no_statement_reads_more_than_it_must(large: "asyncpg.Connection[a
         ("loading", "checks"),
         ("loading", "group_writer"),
         ("loading", "price_writer"),
-        ("loading", "tickstock"),
+        ("loading", "migration"),
+        ("loading", "tickstock_entries"),
         ("postgres", "ddl"),
     ],
 )

@@ -1,4 +1,4 @@
--- The statements that read TickStock's table cache_entries, whatever columns it has, and the database that it is moved to.
+-- The statements that read TickStock's table cache_entries, whatever columns it has.
 
 -- name: is_table_missing
 -- Returns whether the database lacks the table.
@@ -18,13 +18,3 @@ SELECT entry->>'id' AS id, entry->>'type' AS type, entry->>'key' AS key, entry->
        CASE WHEN entry->>'type' = ANY($1::text[]) THEN (entry->'value')::text END AS value
 FROM (SELECT to_jsonb(e) AS entry FROM cache_entries AS e) AS entries
 ORDER BY entry->'id', entry - 'value';
-
--- name: group_exists
--- Returns whether a group exists, and today's date.
-SELECT EXISTS (SELECT FROM definition_groups WHERE type = $1 AND name = $2 AND environment = $3) AS there,
-       (clock_timestamp() AT TIME ZONE 'UTC')::date AS today;
-
--- name: stocks
--- Returns the known names and industries of stocks, whatever columns the table of symbols has.
-SELECT symbol, to_jsonb(s)->>'name' AS name, to_jsonb(s)->>'industry' AS industry
-FROM symbols AS s WHERE symbol = ANY($1::text[]);

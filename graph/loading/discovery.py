@@ -14,7 +14,15 @@ from typing import NamedTuple
 
 from graph.errors import InputFileError
 from graph.loading.files import FileErrors, NotHoldings, Progress, columns_of, printable, quoted, read_rows
-from graph.loading.holdings import GroupHoldings, Load, Members, Unit, normalize_group, read_holdings, whole
+from graph.loading.holdings import (
+    GroupHoldings,
+    LoadContext,
+    Members,
+    Unit,
+    bounded_rows,
+    normalize_group,
+    read_holdings,
+)
 from graph.loading.price_files import PriceFile, find_prices, holds_prices
 from graph.loading.vendors import read_day, shape_error
 from graph.model import GroupType
@@ -43,7 +51,7 @@ _FILE_NAMES = "etf_<NAME>.csv (theme_, universe_, segment_, custom_, sector_ lik
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PathContents:
     """What files hold: whole groups, files of prices, and what kept others out."""
 
     groups: tuple[GroupHoldings, ...] = ()
@@ -56,7 +64,7 @@ class Reading:
     """In the order of the paths, and of the files' names in a folder; their rows are yet to be read."""
 
 
-class _Named(NamedTuple):
+class _ListedGroup(NamedTuple):
     """A group to be found in a file."""
 
     type: str
@@ -75,7 +83,7 @@ def read_paths(
     weights: Unit | None = None,
     as_of: date | None = None,
     progress: Progress | None = None,
-) -> Reading:
+) -> PathContents:
     """Read files and folders, all but prices checked; what is wrong with them is in the answer's `errors`.
 
     `group_type` and `name` replace what one file tells of itself, `as_of` what any of holdings tells of its day.
@@ -85,14 +93,16 @@ def read_paths(
     is found among the first MAX_KEPT of a file.
     """
     if (group_type or name) and len(paths) > 1:
-        return Reading(errors=(InputFileError("--type and --name tell what one file holds; load that file alone."),))
-    load = Load(weights, progress)
+        return PathContents(
+            errors=(InputFileError("--type and --name tell what one file holds; load that file alone."),)
+        )
+    load = LoadContext(weights, progress)
     prices: list[PriceFile] = []
     found: dict[tuple[str, str], dict[date | None, tuple[Path, GroupHoldings]]] = {}
     errors: list[InputFileError] = []
     notes: list[str] = []
     for path in paths:
-        for source, reading in _readings(path, group_type, name, load):
+        for source, reading in _contents_of(path, group_type, name, load):
             errors += reading.errors
             notes += reading.notes
             prices += reading.prices
@@ -109,46 +119,48 @@ def read_paths(
         where = ", ".join(map(printable, paths)) or "No path was given"
         errors.append(InputFileError(f"{where}: nothing to load; files are told by their names: {_FILE_NAMES}."))
     groups = (days[day][1] for days in found.values() for day in sorted(days, key=lambda day: day or date.min))
-    return Reading(tuple(groups), tuple(errors), tuple(notes), tuple(prices))
+    return PathContents(tuple(groups), tuple(errors), tuple(notes), tuple(prices))
 
 
-def _readings(path: Path, group_type: str | None, name: str | None, load: Load) -> Iterator[tuple[Path, Reading]]:
+def _contents_of(
+    path: Path, group_type: str | None, name: str | None, load: LoadContext
+) -> Iterator[tuple[Path, PathContents]]:
     try:
         if not path.is_dir():
             yield path, _read_file(path, group_type, name, load)
         elif group_type or name:
             reason = "is a folder; --type and --name tell what one file holds"
-            yield path, Reading(errors=(FileErrors(path).error(reason),))
+            yield path, PathContents(errors=(FileErrors(path).error(reason),))
         elif (path / INDEX).exists():
             yield from _read_indexed(path, load)
         else:
             yield from _read_unindexed(path, load)
     except OSError as error:
-        yield path, Reading(errors=(FileErrors(path).error(f"cannot be read: {error.strerror}"),))
+        yield path, PathContents(errors=(FileErrors(path).error(f"cannot be read: {error.strerror}"),))
 
 
-def _read_unindexed(folder: Path, load: Load) -> Iterator[tuple[Path, Reading]]:
+def _read_unindexed(folder: Path, load: LoadContext) -> Iterator[tuple[Path, PathContents]]:
     for path in _visible(folder):
         if _FILE.fullmatch(path.name) or _SECTORS_FILE.fullmatch(path.name):
             yield path, _read_file(path, None, None, load)
         elif not _DATA_FILE.fullmatch(path.name) or path.is_dir():
-            yield path, Reading(notes=(_left_out(path, "its name does not tell a group"),))
+            yield path, PathContents(notes=(_left_out(path, "its name does not tell a group"),))
         else:
             reading = _read_file(path, None, None, load)
             other = [error for error in reading.errors if isinstance(error, NotHoldings)]
             # what is named as prices are must not pass for something else
             if other and not _PRICES_FILE.fullmatch(path.name):
-                reading = Reading(notes=tuple(f"{error} Left out." for error in other))
+                reading = PathContents(notes=tuple(f"{error} Left out." for error in other))
             yield path, reading
 
 
-def _read_indexed(folder: Path, load: Load) -> Iterator[tuple[Path, Reading]]:
+def _read_indexed(folder: Path, load: LoadContext) -> Iterator[tuple[Path, PathContents]]:
     index = FileErrors(folder / INDEX)
     try:
         listed = _read_index(index)
     except InputFileError as error:
         index.end(error)
-        yield index.path, Reading(errors=index.all())
+        yield index.path, PathContents(errors=index.all())
         return
     for file, named in listed.items():
         path = folder / file
@@ -156,7 +168,7 @@ def _read_indexed(folder: Path, load: Load) -> Iterator[tuple[Path, Reading]]:
             yield path, _read_listed(path, named, load, index)
         else:
             index.add(named[0].line, f"there is no file {file!r} in the folder")
-    yield index.path, Reading(errors=index.all())
+    yield index.path, PathContents(errors=index.all())
     reason = f"{INDEX} does not list it" + (" in a row without errors" if index else "")
     for path in _visible(folder):
         if path.name != INDEX and path.name not in listed:
@@ -171,10 +183,10 @@ def _left_out(path: Path, reason: str) -> str:
     return f"{printable(path)}: left out; {reason}."
 
 
-def _read_unlisted(path: Path, reason: str, load: Load) -> Reading:
+def _read_unlisted(path: Path, reason: str, load: LoadContext) -> PathContents:
     """Find the prices in a file that the index does not list, whose holdings do not count."""
     if path.is_dir() or not _DATA_FILE.fullmatch(path.name):
-        return Reading(notes=(_left_out(path, reason),))
+        return PathContents(notes=(_left_out(path, reason),))
     errors = FileErrors(path)
     prices = bool(_PRICES_FILE.fullmatch(path.name))
     try:
@@ -184,20 +196,20 @@ def _read_unlisted(path: Path, reason: str, load: Load) -> Reading:
                 raise errors.error("is named as prices are, and has no columns date and close", line)
             prices = prices or holds_prices(header)
             if prices:
-                return Reading(prices=(find_prices(errors, line, header, rows),))
+                return PathContents(prices=(find_prices(errors, line, header, rows),))
     except InputFileError as error:
         errors.end(error)
-    return Reading(errors=errors.all()) if prices else Reading(notes=(_left_out(path, reason),))
+    return PathContents(errors=errors.all()) if prices else PathContents(notes=(_left_out(path, reason),))
 
 
-def _read_index(index: FileErrors) -> dict[str, list[_Named]]:
+def _read_index(index: FileErrors) -> dict[str, list[_ListedGroup]]:
     """Read groups.csv: the groups of each file it names."""
-    rows = whole(index, read_rows(index))
+    rows = bounded_rows(index, read_rows(index))
     line, header = next(rows, (0, []))
     columns = columns_of(index, line, header)
     if not {"name", "type", "file"} <= columns.keys():
         raise index.error("an index has the columns name,type,description,as_of,members,file", line)
-    listed: dict[str, list[_Named]] = {}
+    listed: dict[str, list[_ListedGroup]] = {}
     lines: dict[tuple[object, ...], int] = {}
     for line, fields in rows:
         try:
@@ -213,7 +225,7 @@ def _read_index(index: FileErrors) -> dict[str, list[_Named]]:
     return listed
 
 
-def _read_index_row(line: int, fields: Sequence[str], columns: Mapping[str, int]) -> tuple[str, _Named]:
+def _read_index_row(line: int, fields: Sequence[str], columns: Mapping[str, int]) -> tuple[str, _ListedGroup]:
     """Give the file that a row names and the group in it; ValueError says what is wrong."""
     if reason := shape_error(fields, max(columns.values()) + 1):
         raise ValueError(reason)
@@ -225,13 +237,13 @@ def _read_index_row(line: int, fields: Sequence[str], columns: Mapping[str, int]
     if written and as_of is None:
         raise ValueError(f"as_of {quoted(written)} is not a date such as 2025-11-18")
     description = " ".join(row.get("description", "").split()) or None
-    return row["file"], _Named(
+    return row["file"], _ListedGroup(
         *normalize_group(row["type"], row["name"]), description, row.get("members", ""), as_of, line
     )
 
 
-def _read(
-    errors: FileErrors, load: Load, name: str | None = None
+def _read_content(
+    errors: FileErrors, load: LoadContext, name: str | None = None
 ) -> Members | dict[str, GroupHoldings] | PriceFile | None:
     """Read the holdings of a file, or tell that it holds prices; None where it has errors."""
     try:
@@ -245,17 +257,17 @@ def _read(
     return None if errors else content
 
 
-def _read_listed(path: Path, listed: Sequence[_Named], load: Load, index: FileErrors) -> Reading:
+def _read_listed(path: Path, listed: Sequence[_ListedGroup], load: LoadContext, index: FileErrors) -> PathContents:
     """Read the groups that the index lists for a file."""
     errors = FileErrors(path)
-    content = _read(errors, load)
+    content = _read_content(errors, load)
     if content is None:
-        return Reading(errors=errors.all())
+        return PathContents(errors=errors.all())
     groups, notes = [], []
     if isinstance(content, PriceFile):
         for named in listed:
             index.add(named.line, f"{path.name} holds prices, so no {named.type}; they need no row here")
-        return Reading()
+        return PathContents()
     for named in listed:
         if isinstance(content, Members):
             members = content
@@ -280,40 +292,40 @@ def _read_listed(path: Path, listed: Sequence[_Named], load: Load, index: FileEr
             for group in content.values()
             if group.name not in names
         ]
-    return Reading(tuple(groups), notes=tuple(notes))
+    return PathContents(tuple(groups), notes=tuple(notes))
 
 
-def _read_file(path: Path, group_type: str | None, name: str | None, load: Load) -> Reading:
+def _read_file(path: Path, group_type: str | None, name: str | None, load: LoadContext) -> PathContents:
     """Read a file of which what is stated, its own name or its content tells the group, or the stock."""
     errors = FileErrors(path)
-    content = None if path.name == INDEX else _read(errors, load, name)
+    content = None if path.name == INDEX else _read_content(errors, load, name)
     if content is None:
-        return Reading(errors=errors.all() or (errors.error("is the index of a folder; load the folder"),))
+        return PathContents(errors=errors.all() or (errors.error("is the index of a folder; load the folder"),))
     told = _FILE.fullmatch(path.name)
     told_type, told_name = (told[1].upper(), told[2]) if told else (None, None)
     try:
         if isinstance(content, PriceFile):
             if group_type:
                 raise errors.error("holds prices, so it takes no --type")
-            return Reading(prices=(content,))
+            return PathContents(prices=(content,))
         if isinstance(content, Members):
             stated = group_type or name or told_type != "ETF"
             if content.fund and not stated and content.fund != str(told_name).upper():
                 raise errors.error(
                     f"is named as {told_name}, and its content as {content.fund}; --name says which it is"
                 )
-            named = _tell(errors, content, group_type or told_type, name or told_name)
-            return Reading((_as_group(path, *named, content),), notes=content.notes)
+            named = _name_group(errors, content, group_type or told_type, name or told_name)
+            return PathContents((_as_group(path, *named, content),), notes=content.notes)
         group_type, name = (group_type or told_type or "SECTOR").upper(), name or told_name or ""
         if name or group_type != "SECTOR":
             reason = f"holds a group for each sector, so it is no {group_type} {name}".rstrip()
             raise errors.error(f"{reason}; name it sectors.csv, and give no --name")
     except InputFileError as error:
-        return Reading(errors=(error,))
-    return Reading(tuple(replace(group, as_of=_file_day(path)) for group in content.values()))
+        return PathContents(errors=(error,))
+    return PathContents(tuple(replace(group, as_of=_file_day(path)) for group in content.values()))
 
 
-def _tell(errors: FileErrors, content: Members, group_type: str | None, name: str | None) -> tuple[str, str]:
+def _name_group(errors: FileErrors, content: Members, group_type: str | None, name: str | None) -> tuple[str, str]:
     """Give the type and the name of a file's group; what a fund publishes tells them, or the name of its file does."""
     if content.of_fund:
         named = (pattern.fullmatch(errors.path.name) for pattern in _FUND_FILES)

@@ -69,7 +69,7 @@ async def _group_to_write(
     names: Mapping[str, str | None],
     industries: Mapping[str, str | None],
 ) -> GroupHoldings:
-    """Return a group without the names and industries that are known, and with a day only if it is new and of the past."""
+    """Return a group without known names and industries, and without a day if it exists or the day is in the future."""
     group = planned.group
     (row,) = await connection.fetch(_SQL["group_exists"], group.type, group.name, planned.environment)
     as_of = None if row["is_present"] or (group.as_of and group.as_of > row["today"]) else group.as_of

@@ -15,9 +15,9 @@ from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
-from graph.loading.files import FileErrors, FileFingerprint, Progress, Row, columns_of, quoted, read_rows
+from graph.loading.files import FileErrors, FileFingerprint, Progress, TextRow, columns_of, quoted, read_rows
 from graph.loading.holdings import check_symbol
-from graph.loading.vendors import dotted, shape_error, spell
+from graph.loading.vendors import normalize_ticker, shape_error, with_dotted_class
 
 OPTIONAL = ("open", "high", "low", "volume")
 """ColumnCache that a file of prices may lack."""
@@ -48,7 +48,7 @@ class PriceFile:
     """A file that holds bars, of which no more than the names of its columns was read."""
 
     path: Path
-    state: FileFingerprint | None
+    fingerprint: FileFingerprint | None
     """Of the file when it was told; what is read later is of the same state."""
     columns: Mapping[str, int]
     """The place of each that is there: symbol, date, open, high, low, close, volume."""
@@ -58,7 +58,7 @@ class PriceFile:
     """Of all the bars; None where a column tells."""
 
 
-class Bar(NamedTuple):
+class BarRow(NamedTuple):
     """What a stock cost in a session; None is what the file does not tell."""
 
     line: int
@@ -80,7 +80,7 @@ def holds_prices(header: Sequence[str]) -> bool:
 
 
 def find_prices(
-    errors: FileErrors, line: int, header: Sequence[str], rows: Iterator[Row], name: str | None = None
+    errors: FileErrors, line: int, header: Sequence[str], rows: Iterator[TextRow], name: str | None = None
 ) -> PriceFile:
     """Make out what is where in a file of prices by its header; `name` states the symbol of a file of one stock."""
     columns = columns_of(errors, line, _names(header))
@@ -90,7 +90,7 @@ def find_prices(
     symbol = None if "symbol" in told else _spelled(errors, name)
     if next(rows, None) is None:
         raise errors.error("has a header and no rows")
-    return PriceFile(errors.path, errors.state, told, max(columns.values()) + 1, symbol)
+    return PriceFile(errors.path, errors.fingerprint, told, max(columns.values()) + 1, symbol)
 
 
 def _names(header: Sequence[str]) -> list[str]:
@@ -103,7 +103,7 @@ def _spelled(errors: FileErrors, name: str | None) -> str:
     if not name and not found:
         reason = "its name does not tell whose prices it holds; give --name, or name it as AAPL.csv or yahoo_AAPL.csv"
         raise errors.error(reason)
-    symbol = spell((name or (found[1] if found else "")).strip().upper())[0]
+    symbol = normalize_ticker((name or (found[1] if found else "")).strip().upper())[0]
     try:
         check_symbol(symbol)
     except ValueError as error:
@@ -111,7 +111,7 @@ def _spelled(errors: FileErrors, name: str | None) -> str:
     return symbol
 
 
-class Bars:
+class BarReader:
     """The bars of a file, each read and checked when it is asked for; bad rows go to `errors`."""
 
     def __init__(self, errors: FileErrors, file: PriceFile, progress: Progress | None = None) -> None:
@@ -121,7 +121,7 @@ class Bars:
         self.left_out = 0
         """Rows without a close."""
 
-    def __iter__(self) -> Iterator[Bar]:
+    def __iter__(self) -> Iterator[BarRow]:
         """Read the file; InputFileError says why it cannot be read on."""
         places, width, one = self.file.columns, self.file.width, self.file.symbol
         symbol_at, date_at, close_at = places.get("symbol", 0), places["date"], places["close"]
@@ -148,12 +148,12 @@ class Bars:
                 self.errors.add(line, str(error))
                 continue
             self.count += 1
-            yield Bar(line, symbol, day, opened, high, low, close, volume)
+            yield BarRow(line, symbol, day, opened, high, low, close, volume)
 
 
 @lru_cache(maxsize=20_000)
 def _symbol(written: str) -> str:
-    symbol = dotted(written.upper())
+    symbol = with_dotted_class(written.upper())
     check_symbol(symbol)
     return symbol
 

@@ -1,7 +1,6 @@
 """Checked bars -> one transaction -> the table of prices: all files of a load together.
 
-The rows are streamed into a temporary table and merged from there, so that however many they are, none of this keeps
-more than a few thousand of them in memory.
+The rows are streamed into a temporary table and merged from there, so that at most a few thousand are in memory.
 """
 
 import asyncio
@@ -16,47 +15,47 @@ import asyncpg
 from graph.errors import DatabaseUnavailable, InputFileError, StockgraphError
 from graph.loading.files import MAX_ERRORS, FileErrors, Progress, printable
 from graph.loading.group_writer import LISTED, Listed, copied, refusal
-from graph.loading.price_files import OPTIONAL, Bars, PriceFile
+from graph.loading.price_files import OPTIONAL, BarReader, PriceFile
 from graph.postgres.database import Connection
 from graph.postgres.statements import read_statements
 
-_ROWS_BETWEEN = 2_000  # two messages to the database
+_CHUNK_ROWS = 2_000  # rows of one message to the database
 _NULL = "\\N"
 _SQL = read_statements("graph.loading", "price_writer.sql")
 
 
 class PricesRefused(StockgraphError):
-    """Prices that this database does not take; none of the load was written."""
+    """The database does not accept prices; none of the load was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class PricesDiff:
-    """What a load changed in the table of prices."""
+    """Changes that a load made to the table of prices."""
 
     files: int
-    """That were loaded."""
+    """Number of files that were loaded."""
     rows: int
-    """Bars in them; what several files have alike counts in each."""
+    """Number of bars in them; one that several files have counts in each."""
     symbols: Listed[str]
-    """Whose bars they are, so that a file's name that was taken for one is seen."""
+    """Symbols of the bars, so that a file name mistaken for a symbol is noticed."""
     first: date | None
     last: date | None
-    """The days of the bars; None where there is none."""
+    """First and last day of the bars; None if there is none."""
     added: int
     changed: int
     unchanged: int
     left_out: int
-    """Rows without a close."""
+    """Number of rows without a close."""
 
 
 async def load_bars(
     connection: Connection, files: Sequence[PriceFile], *, dry_run: bool = False, progress: Progress | None = None
 ) -> tuple[PricesDiff, tuple[InputFileError, ...]]:
-    """Bring the bars of files to the table in one transaction, and tell what changed and what is wrong with the files.
+    """Write the bars of files to the table in one transaction; return the changes and the errors of the files.
 
-    A file with an error changes nothing, while others load. What a file says of a symbol and day replaces what is
-    there, but for columns that the file does not have. Rows that are right already are not written. A dry run tells
-    the same and writes nothing.
+    A file with an error changes nothing, while the others are loaded. The bar of a symbol and day replaces the present
+    one, except in columns that the file does not have. Rows that do not differ are not written. A dry run returns the
+    same and writes nothing.
     """
     async with AsyncExitStack() as stack:
         if dry_run:
@@ -74,19 +73,19 @@ async def load_bars(
             raise
 
 
-class _Incoming:
+class _IncomingFile:
     """A file on its way into the database."""
 
     def __init__(self, number: int, file: PriceFile, progress: Progress | None) -> None:
         self.number = number
-        self.errors = FileErrors(file.path, file.state)
-        self.bars = Bars(self.errors, file, progress)
-        self.told = sum(2**place for place, role in enumerate(OPTIONAL) if role in file.columns)
+        self.errors = FileErrors(file.path, file.fingerprint)
+        self.bars = BarReader(self.errors, file, progress)
+        self.present = sum(2**index for index, role in enumerate(OPTIONAL) if role in file.columns)
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """Yield the bars as COPY reads them, until there is an error; from then on only what else is wrong is read."""
+        """Yield the bars in the format of COPY until there is an error; then only search for further errors."""
         lines: list[str] = []
-        begin, end = f"{self.number}\t", f"\t{self.told}\n"
+        begin, end = f"{self.number}\t", f"\t{self.present}\n"
         try:
             for line, symbol, day, open_, high, low, close, volume in self.bars:
                 if self.errors:
@@ -95,24 +94,24 @@ class _Incoming:
                 prices = f"{open_ or _NULL}\t{high or _NULL}\t{low or _NULL}\t{close}"
                 traded = _NULL if volume is None else volume
                 lines.append(f"{begin}{line}\t{escaped}\t{day!s}\t{prices}\t{traded}{end}")
-                if len(lines) == _ROWS_BETWEEN:
+                if len(lines) == _CHUNK_ROWS:
                     yield "".join(lines).encode()
                     lines.clear()
-                    # a lost connection and a Ctrl-C want to be heard
+                    # lets a lost connection or a Ctrl-C be noticed
                     await asyncio.sleep(0)
         except InputFileError as error:
-            # not out of here, since asyncpg would cancel what runs on the connection by then
+            # not raised here, since asyncpg would cancel a later statement of the connection
             self.errors.end(error)
         yield "".join(lines).encode()
 
     async def copy(self, connection: Connection) -> bool:
-        """Bring the bars to the database, all or none, and tell whether they are there."""
+        """Copy the bars to the database, all or none; return true if they were copied."""
         try:
             async with connection.transaction():
                 copy = connection.copy_to_table("stockgraph_bars", schema_name="pg_temp", source=self.lines())
                 await copied(connection, copy)
                 if self.errors:
-                    # takes back what was copied
+                    # rolls back the copied rows
                     raise self.errors.error("is not loaded")
         except InputFileError:
             return False
@@ -130,18 +129,18 @@ async def _load(
     if await connection.fetchval(_SQL["is_table_missing"]):
         raise DatabaseUnavailable("The database lacks tables (ohlcv_daily); `stockgraph init` makes what is missing.")
     await connection.execute(_SQL["create_incoming"])
-    incoming = [_Incoming(number, file, progress) for number, file in enumerate(files)]
+    incoming = [_IncomingFile(number, file, progress) for number, file in enumerate(files)]
     kept = {each.number: each for each in incoming if await each.copy(connection)}
     if progress:
         progress("Sorting prices", 0, None)
-    while not await _all_differ(connection):
+    while not await _index_incoming(connection):
         if clashing := await _find_clashes(connection, kept):
             await connection.execute(_SQL["delete_files"], clashing)
             kept = {number: each for number, each in kept.items() if number not in clashing}
         else:
             await connection.execute(_SQL["merge_duplicates"])
     changed = added = 0
-    # where there is nothing to merge nobody waits
+    # without anything to merge, no lock is taken
     if kept:
         if progress:
             progress("Merging prices", 0, None)
@@ -166,8 +165,8 @@ async def _load(
     return diff, tuple(error for each in incoming for error in each.errors.all())
 
 
-async def _all_differ(connection: Connection) -> bool:
-    """Index the bars, which fails where two are of one symbol and day."""
+async def _index_incoming(connection: Connection) -> bool:
+    """Index the bars; return false if two have the same symbol and day."""
     try:
         async with connection.transaction():
             await connection.execute(_SQL["index_incoming"])
@@ -176,8 +175,8 @@ async def _all_differ(connection: Connection) -> bool:
     return True
 
 
-async def _find_clashes(connection: Connection, files: Mapping[int, _Incoming]) -> set[int]:
-    """Give the files that cannot be loaded for what they or others say twice; the first of two that differ stays."""
+async def _find_clashes(connection: Connection, files: Mapping[int, _IncomingFile]) -> set[int]:
+    """Return the numbers of files with duplicate or contradicting bars; of two that differ, the first file stays."""
     rows = await connection.fetch(_SQL["find_clashes"], MAX_ERRORS)
     clashing = {row["file"] for row in rows if row["file"] == row["other"]}
     for number, other, line, other_line, symbol, day, total, place in rows:
@@ -188,7 +187,7 @@ async def _find_clashes(connection: Connection, files: Mapping[int, _Incoming]) 
                 errors.more += total - place
     if clashing or not rows:
         return clashing
-    # whoever is before all that differ from somebody stays; of the others it is told when these are gone
+    # files before all contradicting ones stay; later contradictions are found once these are removed
     certain = min(row["file"] for row in rows)
     for number, other, line, _, symbol, day, _, _ in rows:
         if other < certain and number not in clashing:

@@ -28,7 +28,7 @@ from graph.loading.holdings import (
     weight_error,
 )
 from graph.loading.tickstock_entries import GROUP_TYPES, TickStockEntry, parse_json
-from graph.loading.vendors import spell
+from graph.loading.vendors import normalize_ticker
 from graph.model import Environment, GroupType
 
 MAX_MEMBERS = 100_000
@@ -227,7 +227,7 @@ def _find_members(fields: Mapping[str, Any]) -> tuple[str, list[object]]:
 
 
 def _holdings(listed: Sequence[object], notes: _Notes) -> Iterator[Holding]:
-    """Yield members with weights as fractions, each symbol once and with its largest; raise ValueError if there is none."""
+    """Yield members with weights as fractions, each symbol once, with its largest; raise ValueError if none."""
     members: dict[str, tuple[int, Holding]] = {}
     signs: set[bool] = set()
     for position, holding in _members(listed, signs, notes):
@@ -280,7 +280,7 @@ def _symbol(value: object) -> str:
     match value:
         case str():
             ticker = value.strip().upper()
-            symbol = spell(ticker)[0] if _MAYBE_CLASS.fullmatch(ticker) else ticker
+            symbol = normalize_ticker(ticker)[0] if _MAYBE_CLASS.fullmatch(ticker) else ticker
             check_symbol(symbol)
             return symbol
         case _:

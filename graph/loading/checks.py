@@ -1,4 +1,4 @@
-"""What is wrong, or doubtful, in the groups of an environment, and in the prices."""
+"""Faults and warnings about the groups of an environment and the prices."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,26 +11,26 @@ from graph.postgres.statements import read_statements
 _SQL = read_statements("graph.loading", "checks.sql")
 _THREE_FOR_TWO = 1.5
 _PRICES_SECONDS = 60.0
-"""How long a statement on prices may take, of which there may be decades."""
+"""Timeout of a statement that reads all prices, of which there may be decades."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
-    """Something that a check found."""
+    """A fault or a warning that a check found."""
 
     severity: Literal["fault", "warning"]
     """A fault makes answers wrong, a warning makes them incomplete."""
     code: str
-    """What it is: two_sectors, empty_group, weight_sum, negative_weight, weight_not_a_number, history_gap, bad_close,
+    """One of two_sectors, empty_group, weight_sum, negative_weight, weight_not_a_number, history_gap, bad_close,
     future_bar; unweighted, no_sector, split."""
     message: str
-    """One line that names the group or the stock, and the first of the symbols."""
+    """One line that names the group or the stock, and the first symbols."""
 
 
 async def check(connection: Connection, environment: str) -> list[Finding]:
-    """Find what is wrong in the groups of an environment and in the prices: faults first, then by code and message.
+    """Return the findings about the groups of an environment and the prices: faults first, then by code and message.
 
-    A connection of `Database.snapshot` reads everything from one state of the database.
+    Use a connection of `Database.snapshot` to check one state of the database.
     """
     found = [
         _finding(
@@ -97,10 +97,10 @@ async def _check_prices(connection: Connection) -> list[Finding]:
 
 
 def _finding(severity: Literal["fault", "warning"], code: str, message: str) -> Finding:
-    """Make a finding of one line, whatever a name or symbol holds."""
+    """Make a finding whose message is one line, whatever a name or symbol holds."""
     return Finding(severity, code, " ".join(message.split()))
 
 
 def _first(row: asyncpg.Record) -> str:
-    """Name the first symbols: `(A, B, C, D, E ...)`."""
+    """Return the first symbols as text: `(A, B, C, D, E ...)`."""
     return f"({', '.join(row['symbols'])}{' ...' if row['total'] > len(row['symbols']) else ''})"

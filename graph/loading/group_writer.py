@@ -97,8 +97,8 @@ class GroupDiff:
     @property
     def changed(self) -> bool:
         """True if the group or its members changed."""
-        fields = self.created or self.redescribed or self.annotated
-        return bool(fields or self.added.total or self.removed.total or self.reweighted.total)
+        own = self.created or self.redescribed or self.annotated
+        return bool(own or self.added.total or self.removed.total or self.reweighted.total)
 
 
 class _Tables(NamedTuple):
@@ -208,12 +208,12 @@ class _IncomingGroup:
             if self.count % _PROGRESS_ROWS == 0:
                 self.report("Copying", self.count, len(self.group.holdings))
             self.count += 1
-            fields = self.names.get(holding.symbol)
-            name, industry = fields or (None, None)
-            called = name or holding.name, industry or holding.industry
-            if called != fields and len(self.new_names) < room:
-                self.new_names[holding.symbol] = called
-            yield holding.symbol, self.rounded_weight(holding.symbol, holding.weight, tables), *called, called != fields
+            known = self.names.get(holding.symbol)
+            name, industry = known or (None, None)
+            merged = name or holding.name, industry or holding.industry
+            if merged != known and len(self.new_names) < room:
+                self.new_names[holding.symbol] = merged
+            yield holding.symbol, self.rounded_weight(holding.symbol, holding.weight, tables), *merged, merged != known
 
     def rounded_weight(self, symbol: str, weight: Decimal | None, tables: _Tables) -> Decimal | None:
         """Round a weight to the decimals that the database stores; raise GroupRefused if it is out of range."""

@@ -391,7 +391,10 @@ def _parse_sectors(
         held.setdefault(name, []).append(Holding(symbol, industry=industry or None))
     return {
         name: GroupHoldings(
-            "SECTOR", name, load.hold(errors, holdings, partial(_reread_sector, name)), description=written[name]
+            GroupType.SECTOR,
+            name,
+            load.hold(errors, holdings, partial(_reread_sector, name)),
+            description=written[name],
         )
         for name, holdings in sorted(held.items())
     }

@@ -1,4 +1,4 @@
-"""The tables: schema.sql, applied to a database that lacks them or some of what they need."""
+"""Tables: schema.sql, applied to a database that lacks any of its tables, indexes or triggers."""
 
 import hashlib
 import re
@@ -33,12 +33,11 @@ _EXPECTED |= {
 
 
 async def make_tables(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]:
-    """Make what is missing of tables, indexes and triggers, in one transaction; name what was made, sorted.
+    """Create missing tables, indexes and triggers in one transaction; return their names, sorted.
 
-    Where nothing is missing nothing is touched, so that it waits for no writer and no writer for it.
+    If none is missing, no lock is taken, so that writers neither wait nor delay it.
     """
     async with connection.transaction():
-        # two that make the same would lock the tables against each other
         await connection.execute(_SQL["lock_schema"])
         before = {row[0] for row in await connection.fetch(_SQL["existing_objects"])}
         made_by = await connection.fetchval(_SQL["schema_version"])
@@ -46,12 +45,11 @@ async def make_tables(connection: "asyncpg.Connection[asyncpg.Record]") -> list[
             return []
         await connection.execute(SCHEMA)
         await connection.execute(await connection.fetchval(_SQL["set_schema_version"], _VERSION))
-        # nothing is known yet of what a new index on an expression holds, and it would not be used
         await connection.execute(_SQL["analyze_tables"])
         return sorted({row[0] for row in await connection.fetch(_SQL["existing_objects"])} - before)
 
 
 async def mend_history(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
-    """Make the history end in what is there now, and count the rows written; writers wait meanwhile."""
+    """Make the history end in the present state while writers wait; return the number of rows written."""
     written: int = await connection.fetchval(_SQL["mend_history"])
     return written

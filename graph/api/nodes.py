@@ -442,8 +442,8 @@ class MemberChange:
             day=row["day"],
             before=row["before"],
             after=row["after"],
-            was=row["was"],
-            stays=row["stays"],
+            was=row["was_member"],
+            stays=row["is_member"],
         )
 
 

@@ -46,7 +46,7 @@ _MEMBER_FIELDS = ("holdings", "symbols", "stocks", "etfs", "tickers", "represent
 _KNOWN_KEYS = {"symbol", "ticker", "weight", "name", "industry"}
 # in JSON, where backslashes are written twice
 _UNHOLDABLE = re.compile(r"(?<!\\)(\\\\)*\\u0000|[\ud800-\udfff]")
-# What may be a class of shares that wants spelling; anything longer could be a company's name.
+# A ticker that may end in a share class; anything longer could be a company's name.
 _MAYBE_CLASS = re.compile(r"[A-Z]+[-/ ]?[A-Z]")
 
 

@@ -354,7 +354,7 @@ def _width(header: Sequence[str]) -> int:
 
 
 def _is_text(cells: Sequence[str], width: int) -> bool:
-    """Tell a line of a preamble or footer from a row, even from a truncated one."""
+    """Return true for a line of a preamble or footer, false for a row, even a truncated one."""
     first, *others = [cell for cell in cells if cell]
     if not others:
         return not re.fullmatch(r"[A-Z0-9./-]+", first)

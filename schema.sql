@@ -1,12 +1,12 @@
--- The tables of stockgraph: groups of stocks, who belongs to them and who did on past days, what stocks cost, and the record
--- of changes that keeps answers fresh.
--- Idempotent, and it only adds: on a database that has the tables already, it makes what is missing and alters nothing.
+-- The tables of stockgraph: groups of stocks, their members now and on past days, prices, and the record of changes that
+-- invalidates caches.
+-- Idempotent and additive: on a database that has the tables already, it creates what is missing and alters nothing.
 -- PostgreSQL 14 or later.
 
 CREATE TABLE IF NOT EXISTS definition_groups (
     id serial PRIMARY KEY,
     name varchar(100) NOT NULL,
-    -- wider than TickStock's by UNIVERSE: live databases hold index lists such as nasdaq100 and dow30
+    -- TickStock's types and UNIVERSE, since live databases hold index lists such as nasdaq100 and dow30
     type varchar(50) NOT NULL CHECK (type IN ('ETF', 'THEME', 'SECTOR', 'SEGMENT', 'CUSTOM', 'UNIVERSE')),
     description text,
     metadata jsonb,
@@ -27,8 +27,8 @@ CREATE TABLE IF NOT EXISTS group_memberships (
     id serial PRIMARY KEY,
     group_id integer NOT NULL REFERENCES definition_groups (id) ON DELETE CASCADE,
     symbol varchar(50) NOT NULL,
-    -- a fraction of the group; four digits more than TickStock's numeric(5,4), which makes two thirds of the weights of a
-    -- total-market fund zero
+    -- a fraction of the group; four digits more than TickStock's numeric(5,4), which rounds two thirds of the weights of a
+    -- total-market fund to zero
     weight numeric(9,8),
     metadata jsonb,
     added_at timestamp without time zone DEFAULT CURRENT_TIMESTAMP,
@@ -39,7 +39,7 @@ CREATE INDEX IF NOT EXISTS idx_group_memberships_group_id ON group_memberships (
 CREATE INDEX IF NOT EXISTS idx_group_memberships_symbol ON group_memberships (symbol);
 CREATE INDEX IF NOT EXISTS idx_group_memberships_symbol_group ON group_memberships (symbol, group_id);
 CREATE INDEX IF NOT EXISTS idx_group_memberships_lower_symbol ON group_memberships (lower(symbol));
--- pages of members, heaviest first and by symbol, read in order from the index
+-- pages of members, heaviest first or by symbol, are read in order from these indexes
 CREATE INDEX IF NOT EXISTS idx_group_memberships_by_weight
     ON group_memberships (group_id, weight DESC NULLS LAST, symbol COLLATE "C", id);
 CREATE INDEX IF NOT EXISTS idx_group_memberships_by_symbol
@@ -52,9 +52,8 @@ CREATE TABLE IF NOT EXISTS symbols (
 );
 CREATE INDEX IF NOT EXISTS idx_symbols_lower_symbol ON symbols (lower(symbol));
 
--- What a stock cost in a session, split-adjusted by whoever writes it. Numbers are double precision: what is computed of
--- them is that anyway, it holds 15 digits where a quote has at most 10, and three years of a market are read in two thirds
--- of the time that numeric takes.
+-- Daily prices of stocks, split-adjusted by their writer. Numbers are double precision, since computations use it anyway, it
+-- has 15 digits and a quote at most 10, and three years of a market are read in two thirds of the time of numeric.
 CREATE TABLE IF NOT EXISTS ohlcv_daily (
     symbol varchar(50) NOT NULL,
     date date NOT NULL,
@@ -65,13 +64,12 @@ CREATE TABLE IF NOT EXISTS ohlcv_daily (
     volume bigint,
     PRIMARY KEY (symbol, date)
 );
--- the last day there is, and what changed in a month; without the prices themselves, so that a new close of today is
--- written in place
+-- for the last day and the prices of a month; it does not include prices, so that today's close can be updated in place
 CREATE INDEX IF NOT EXISTS idx_ohlcv_daily_date ON ohlcv_daily (date);
 
--- What groups were called and whom they held on past days (UTC). A row tells of the days from `valid_from` on up to, and
--- without, `valid_to`; of each day it is how the day ended. An open row (no `valid_to`) is what holds now. The triggers below
--- keep them, whoever writes; no foreign keys, since what is gone is remembered, and wide enough for tables made by others.
+-- The names and members of groups on past days (UTC). A row holds from `valid_from` up to, but not including, `valid_to`, as
+-- of the end of each day; a row without `valid_to` holds now. The triggers below maintain both tables, whoever writes. They
+-- have no foreign keys, since deleted groups have a history, and types wide enough for tables made by others.
 CREATE TABLE IF NOT EXISTS group_history (
     group_id integer NOT NULL,
     environment text NOT NULL,
@@ -94,14 +92,14 @@ CREATE TABLE IF NOT EXISTS membership_history (
     PRIMARY KEY (group_id, symbol, valid_from)
 );
 CREATE UNIQUE INDEX IF NOT EXISTS idx_membership_history_open ON membership_history (group_id, symbol) WHERE valid_to IS NULL;
--- a day is read from its index alone: what began by then, of what ended later or not at all
+-- a past day is read from these indexes alone: periods that began by then and ended later or not at all
 CREATE INDEX IF NOT EXISTS idx_membership_history_group
     ON membership_history (group_id, coalesce(valid_to, 'infinity'::date), valid_from) INCLUDE (symbol, weight, valid_to);
 CREATE INDEX IF NOT EXISTS idx_membership_history_symbol
     ON membership_history (symbol, coalesce(valid_to, 'infinity'::date), valid_from) INCLUDE (group_id, weight, valid_to);
 
--- The groups and the memberships as a day ended: what definition_groups and group_memberships are for now. Of a past day no
--- documents and no timestamps are kept. Written so that the planner puts them in the place of their names.
+-- The groups and memberships at the end of a day, with the columns of definition_groups and group_memberships; JSON documents
+-- and timestamps are null for past days. Written so that the planner can inline them.
 CREATE OR REPLACE FUNCTION groups_on(day date) RETURNS TABLE (
     id integer, name text, type text, description text, metadata jsonb, liquidity_filter jsonb, environment text,
     created_at timestamp, updated_at timestamp, last_update timestamp
@@ -118,9 +116,9 @@ CREATE OR REPLACE FUNCTION memberships_on(day date) RETURNS TABLE (
     WHERE valid_from <= day AND coalesce(valid_to, 'infinity') > day
 $$;
 
--- A change is a row: each transaction that writes inserts one for each family of tables it touched. The sum of a family's
--- weights is its generation, one more for each commit and as much a part of a snapshot as the rows themselves.
--- Neither a sequence (it moves before its transaction commits) nor one counter row (writers would wait) can do this.
+-- Each transaction that writes inserts a row for each family of tables that it changed. The sum of a family's weights is its
+-- generation: it grows by one with each commit, and is part of a snapshot like any other rows.
+-- Neither a sequence (it advances before its transaction commits) nor a single counter row (writers would wait) can do this.
 CREATE TABLE IF NOT EXISTS data_change (
     family text NOT NULL,
     xid xid8 NOT NULL,
@@ -129,9 +127,9 @@ CREATE TABLE IF NOT EXISTS data_change (
 );
 GRANT SELECT ON data_change TO PUBLIC;
 
--- Counts a change in a family. Now and then the rows of finished transactions become one; at once where a restore brought
--- rows of another server, whose transactions are yet to come here. Only in READ COMMITTED, where a row that another
--- transaction deleted meanwhile is passed over and not a serialisation failure.
+-- Counts a change of a family. Now and then it merges the rows of finished transactions; at once after a restore of rows from
+-- another server, whose transaction ids lie in the future here. It merges only in READ COMMITTED, where a row that another
+-- transaction has deleted is skipped instead of being a serialization failure.
 CREATE OR REPLACE FUNCTION count_data_change(changed_family text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     compacted bigint;
@@ -142,7 +140,7 @@ BEGIN
                AND xid >= pg_snapshot_xmax(pg_current_snapshot())))
        AND current_setting('transaction_isolation') = 'read committed'
        AND pg_try_advisory_xact_lock(hashtextextended('stockgraph.data_change.' || changed_family, 0)) THEN
-        -- what can be seen is committed
+        -- visible rows are committed
         WITH finished AS (
             DELETE FROM data_change WHERE family = changed_family AND xid <> pg_current_xact_id() RETURNING weight
         )
@@ -153,8 +151,8 @@ BEGIN
 END;
 $$;
 
--- Records the change and tells every listener of channel `stockgraph` which groups it touched (null: any of them).
--- Arguments: the family, and the column of the table that holds a group's id, if one does.
+-- Records a change and notifies the listeners of channel `stockgraph` of the groups it concerns (null means any).
+-- Arguments: the family, and the column that holds a group's id, if any.
 CREATE OR REPLACE FUNCTION record_data_change() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -191,7 +189,7 @@ BEGIN
         RETURN NULL;
     END IF;
     PERFORM count_data_change(changed_family);
-    -- a payload may hold 7,999 bytes
+    -- a payload has at most 7,999 bytes
     IF jsonb_array_length(groups) > 500 THEN
         groups := NULL;
     END IF;
@@ -201,15 +199,15 @@ BEGIN
 END;
 $$;
 
--- The same for prices, whose families are `prices`, each month (`prices 2024-03`), so that who keeps years of them reads
--- the months anew that changed, and `prices all` for what tells no month.
+-- Records a change of prices, whose families are `prices`, each month (`prices 2024-03`), so that a cache of years reloads
+-- only the months that changed, and `prices all` for changes of unknown months.
 CREATE OR REPLACE FUNCTION record_price_change() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     months text[];
     month text;
 BEGIN
-    -- an infinite date is of no month
+    -- an infinite date has no month
     IF TG_OP = 'INSERT' THEN
         SELECT array_agg(DISTINCT coalesce(to_char(date, 'YYYY-MM'), 'all')) INTO months
         FROM (SELECT DISTINCT date FROM new_rows) AS d;
@@ -234,14 +232,14 @@ BEGIN
 END;
 $$;
 
--- The day on which a write takes effect: what `SET LOCAL stockgraph.effective_day` names, since holdings are of the day that
--- their source says; else today.
+-- The day on which a write takes effect: that of `SET LOCAL stockgraph.effective_day`, since holdings have the day that their
+-- source states, else today.
 CREATE OR REPLACE FUNCTION effective_day() RETURNS date LANGUAGE sql VOLATILE AS $$
     SELECT greatest(least(nullif(current_setting('stockgraph.effective_day', true), '')::date,
                           (clock_timestamp() AT TIME ZONE 'UTC')::date), DATE '0001-01-01')
 $$;
 
--- Of what a statement took away or altered, ends what no longer holds; what began and ended on one day vanishes.
+-- Ends the open rows of groups that a statement deleted or updated; rows that began on the same day are deleted.
 CREATE OR REPLACE FUNCTION close_group_history() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -289,8 +287,8 @@ BEGIN
 END;
 $$;
 
--- Of what a statement brought or altered, opens what does not hold yet; what ended on the same day and is alike goes on.
--- FOR SHARE, since a snapshot may be older than the end of a row: in REPEATABLE READ that is a serialization failure.
+-- Opens rows for groups that a statement inserted or updated; an equal row that ended on the same day is reopened instead.
+-- FOR SHARE, since a snapshot may be older than the end of a row, which REPEATABLE READ then reports as serialization failure.
 CREATE OR REPLACE FUNCTION open_group_history() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -345,14 +343,14 @@ DECLARE
     own_function text;
     reader text;
 BEGIN
-    -- the schema that init was run in, and nothing that a caller's own search path could slip in before it
+    -- the schema that init was run in, so that a caller's own search path cannot substitute other tables
     FOREACH own_function IN ARRAY ARRAY['record_data_change', 'record_price_change', 'close_group_history',
                                         'close_membership_history', 'open_group_history', 'open_membership_history']
     LOOP
         EXECUTE format('ALTER FUNCTION %I() SET search_path = pg_catalog, %I, pg_temp', own_function, current_schema());
-        -- a table that grows within a statement may be planned as the empty one that it was when it was analysed last
+        -- a table that grows within a statement may be planned as empty, as it was when it was last analyzed
         EXECUTE format('ALTER FUNCTION %I() SET enable_seqscan = off', own_function);
-        -- they write with their owner's rights, so nobody else may hang them on a table
+        -- they run with their owner's rights, so no other user may attach them to a table
         EXECUTE format('REVOKE EXECUTE ON FUNCTION %I() FROM PUBLIC', own_function);
     END LOOP;
     FOR watched IN
@@ -361,7 +359,7 @@ BEGIN
             ('group_memberships', 'record_data_change(''groups'', ''group_id'')', 'true'),
             ('symbols', 'record_data_change(''groups'')', 'true'),
             ('ohlcv_daily', 'record_price_change()', 'true'),
-            -- what the triggers write there is recorded already, with what they fired for
+            -- what the triggers write to the history is recorded with the change that fired them
             ('group_history', 'record_data_change(''groups'', ''group_id'')', 'pg_trigger_depth() = 0'),
             ('membership_history', 'record_data_change(''groups'', ''group_id'')', 'pg_trigger_depth() = 0')
         ) AS w (name, recorder, condition)
@@ -379,7 +377,7 @@ BEGIN
             watched.name, watched.condition, watched.recorder);
         EXECUTE format('CREATE OR REPLACE TRIGGER data_change_truncate AFTER TRUNCATE ON %I
             FOR EACH STATEMENT EXECUTE FUNCTION %s', watched.name, watched.recorder);
-        -- also for a session that replays others' changes
+        -- also in sessions that apply replicated changes
         EXECUTE format('ALTER TABLE %1$I ENABLE ALWAYS TRIGGER data_change_insert,
             ENABLE ALWAYS TRIGGER data_change_update, ENABLE ALWAYS TRIGGER data_change_delete,
             ENABLE ALWAYS TRIGGER data_change_truncate', watched.name);
@@ -387,7 +385,7 @@ BEGIN
     FOR watched IN
         SELECT * FROM (VALUES ('definition_groups', 'group_history'), ('group_memberships', 'membership_history')) AS w (name, history)
     LOOP
-        -- by their names, those that close come first
+        -- triggers fire in the order of their names, so history_close before history_open
         EXECUTE format('CREATE OR REPLACE TRIGGER history_close_delete AFTER DELETE ON %I
             REFERENCING OLD TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION %I()',
             watched.name, 'close_' || watched.history);
@@ -405,7 +403,7 @@ BEGIN
         EXECUTE format('ALTER TABLE %1$I ENABLE ALWAYS TRIGGER history_close_delete,
             ENABLE ALWAYS TRIGGER history_close_update, ENABLE ALWAYS TRIGGER history_close_truncate,
             ENABLE ALWAYS TRIGGER history_open_insert, ENABLE ALWAYS TRIGGER history_open_update', watched.name);
-        -- who may read what is may read what was
+        -- users who may read a table may read its history
         FOR reader IN
             SELECT DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END
             FROM pg_class, aclexplode(relacl) WHERE oid = watched.name::regclass AND privilege_type = 'SELECT'
@@ -416,15 +414,15 @@ BEGIN
 END;
 $$;
 
--- Makes the history end in what is there now: where it was begun after the groups, or was not kept for a while. A group
--- that it does not know is taken to be as it is since its newest timestamp. Gives how many rows it wrote.
+-- Makes the history end in the present state, if it was begun after the groups or was not maintained for a while. A group
+-- without history is assumed to be as it is since its latest timestamp. Returns the number of rows written.
 CREATE OR REPLACE FUNCTION mend_history() RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     today CONSTANT date := (clock_timestamp() AT TIME ZONE 'UTC')::date;
     written bigint := 0;
     added bigint;
 BEGIN
-    -- where there is nothing to mend nobody waits
+    -- if the history is complete, no lock is taken
     IF NOT EXISTS (
            SELECT FROM definition_groups AS g
            FULL JOIN (SELECT * FROM group_history WHERE valid_to IS NULL) AS h ON h.group_id = g.id
@@ -491,7 +489,7 @@ $$;
 
 SELECT mend_history();
 
--- What a restore brought of another server's transactions, which are yet to come here, becomes one row of this one.
+-- Merges rows that a restore brought from another server, whose transaction ids lie in the future, into one row of this one.
 WITH foreign_change AS (
     DELETE FROM data_change WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) AND xid <> pg_current_xact_id()
     RETURNING family, weight

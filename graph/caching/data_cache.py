@@ -17,7 +17,8 @@ from aiocache.serializers import NullSerializer
 from graph.caching.generations import CONFIRMED_SECONDS, GenerationTracker
 from graph.caching.lru import LRU
 from graph.errors import DatabaseUnavailable
-from graph.postgres.database import Family, Generation
+from graph.postgres.database import Generation
+from graph.postgres.statements import Family
 
 MAX_ENTRIES = 1_024
 MAX_BYTES = 64 * 1024 * 1024

@@ -21,7 +21,8 @@ import asyncpg
 import orjson
 
 from graph.errors import DatabaseUnavailable
-from graph.postgres.database import Database, Family, Generation, ReadResult
+from graph.postgres.database import Database, Generation, ReadResult
+from graph.postgres.statements import Family
 
 CHANNEL = "stockgraph"
 CONFIRMED_SECONDS = 0.9

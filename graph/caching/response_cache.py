@@ -12,7 +12,7 @@ from typing import NamedTuple
 from graph.caching.data_cache import CacheStats
 from graph.caching.generations import GenerationTracker
 from graph.caching.lru import LRU
-from graph.postgres.database import Family
+from graph.postgres.statements import Family
 
 MAX_BYTES = 32 * 1024 * 1024
 """Bound of the cache, overhead included, by estimate."""

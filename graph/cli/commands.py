@@ -40,8 +40,10 @@ from graph.loading.discovery import read_paths
 from graph.loading.files import quoted
 from graph.loading.group_writer import GroupDiff, GroupRefused, load_groups
 from graph.loading.holdings import GroupHoldings, Unit
+from graph.loading.migration import MigrationResult, migrate
 from graph.loading.price_writer import load_bars
-from graph.loading.tickstock import Migration, Outcome, migrate, named, read_entries, read_file, read_table
+from graph.loading.tickstock import MigrationPlan, group_label, plan_migration
+from graph.loading.tickstock_entries import read_file, read_table
 from graph.model import GroupType
 from graph.postgres.database import Database, translated_errors
 from graph.postgres.ddl import make_tables, mend_history
@@ -308,30 +310,30 @@ def migrate_cache_entries(
     """
     entries = None if source is None or "://" in source else read_file(Path(source))
 
-    async def run(url: str) -> tuple[Migration, Outcome]:
+    async def run(url: str) -> tuple[MigrationPlan, MigrationResult]:
         found = await read_table(source or url) if entries is None else entries
-        migration = read_entries(found, environment=settings.environment)
+        plan = plan_migration(found, environment=settings.environment)
         async with _connected(url) as connection:
             if settings.database_url is None:
                 await make_tables(connection)
-            return migration, await migrate(connection, migration.moves)
+            return plan, await migrate(connection, plan.groups)
 
     with _database(settings) as url:
-        migration, outcome = asyncio.run(run(url))
-    for move in outcome.moved:
-        print(f"{named(move)}: {len(move.group.holdings):,} members moved from {move.entry}")
-        for note in move.notes:
+        plan, result = asyncio.run(run(url))
+    for planned in result.migrated:
+        print(f"{group_label(planned)}: {len(planned.group.holdings):,} members moved from {planned.entry}")
+        for note in planned.notes:
             print(f"    {note}")
-    for move in outcome.present:
-        print(f"{named(move)}: here already, with the members of {move.entry}")
-    left = (*migration.left, *outcome.left)
-    for entry, reason in left:
+    for planned in result.present:
+        print(f"{group_label(planned)}: here already, with the members of {planned.entry}")
+    skipped = (*plan.skipped, *result.skipped)
+    for entry, reason in skipped:
         print(f"left: {entry}: {reason}")
-    for kind, count in sorted(migration.others.items()):
+    for kind, count in sorted(plan.other_types.items()):
         print(f"left: {count:,} of type {quoted(kind)}, which holds no groups")
-    counts = f"{len(outcome.moved):,} moved, {len(outcome.present):,} here already, {len(left):,} left"
-    print(f"{counts}, {sum(migration.others.values()):,} of other types")
-    if left:
+    counts = f"{len(result.migrated):,} moved, {len(result.present):,} here already, {len(skipped):,} left"
+    print(f"{counts}, {sum(plan.other_types.values()):,} of other types")
+    if skipped:
         sys.exit(FAILED)
 
 

@@ -17,7 +17,8 @@ from weakref import ref
 from graph.caching.data_cache import CacheStats
 from graph.caching.generations import GenerationTracker
 from graph.caching.lru import LRU
-from graph.postgres.database import Family, Generation
+from graph.postgres.database import Generation
+from graph.postgres.statements import Family
 
 MAX_BYTES = 48 * 1024 * 1024
 """Bound of the cache, by estimate."""

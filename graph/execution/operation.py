@@ -18,7 +18,8 @@ from graph.execution.consistency import Attempt
 from graph.execution.dataloaders import DataLoader, Key, Read, Row
 from graph.execution.runtime import Runtime
 from graph.model import Environment
-from graph.postgres.database import FAMILIES, Family, Generation, ReadResult
+from graph.postgres.database import Generation, ReadResult
+from graph.postgres.statements import FAMILIES, Family
 
 MAX_OBJECTS = 100_000
 """Rows and list items that one operation may load."""

@@ -1,7 +1,7 @@
-"""The demo data: the American market of one day, from the facts that the build read (demo_facts.py).
+"""Demo data: the American market of one day, from the facts that the build read (demo_facts.py).
 
-None of them is a weight, so the weighted funds are those whose index is equally weighted by its rules. Every stock
-counts as one, while S&P's indices divide a company's share among its share classes: nominal weights, and the
+The facts contain no weights, so the only weighted funds are those whose index is equally weighted by its rules. Every
+stock counts as one, whereas S&P divides a company's weight among its share classes: the weights are nominal, and the
 descriptions say so.
 """
 
@@ -16,6 +16,7 @@ import orjson
 
 from graph.errors import StockgraphError
 from graph.loading.holdings import GroupHoldings, Holding, MembershipPeriod
+from graph.model import GroupType
 
 INDEX_NAMES = {
     "sp500": "S&P 500",
@@ -24,7 +25,7 @@ INDEX_NAMES = {
     "nasdaq100": "Nasdaq-100",
     "dow30": "Dow Jones Industrial Average",
 }
-"""The full names of the universes."""
+"""Full names of the universes."""
 
 
 class Fund(NamedTuple):
@@ -34,7 +35,7 @@ class Fund(NamedTuple):
     name: str
     universe: str
     sector: str | None = None
-    """The part of the universe that the fund holds; None is all of it."""
+    """Sector of the universe that the fund holds; None means all of it."""
     remark: str = ""
 
 
@@ -79,7 +80,7 @@ TRACKERS = {
     "QQQ": ("Invesco QQQ Trust", "nasdaq100"),
     "DIA": ("SPDR Dow Jones Industrial Average ETF Trust", "dow30"),
 }
-"""Funds that everybody asks for. They hold the stocks of an index, in weights that neither package knows."""
+"""Popular funds that hold the stocks of an index, in weights that neither package has."""
 
 THEMES = {
     "aerospace_defense": ("Aerospace & Defense",),
@@ -108,16 +109,16 @@ THEMES = {
     "semiconductors": ("Semiconductor Materials & Equipment", "Semiconductors"),
     "software": ("Application Software", "Systems Software"),
 }
-"""The GICS sub-industries that each theme is drawn from."""
+"""GICS sub-industries of each theme."""
 
 FACTS = Path(__file__).with_name("demo.json")
-"""The sources and their licences, the day, the stocks and the spells of each index, as the build made it."""
+"""File that the build makes: sources with licences, day, stocks, and the membership periods of each index."""
 
 
 def demo_groups() -> list[GroupHoldings]:
-    """Give the universes, sectors, funds and themes of the demo, each member with its company's name and industry.
+    """Return the universes, sectors, funds and themes of the demo; members have names and industries.
 
-    The universes have their past.
+    The universes have their membership periods.
     """
     if not FACTS.exists():
         raise StockgraphError("The demo's facts are not built; `pip install -e .` in the source folder makes them.")
@@ -129,32 +130,32 @@ def demo_groups() -> list[GroupHoldings]:
     sector_of = {symbol: sector for symbol, (_, _, sector) in facts["stocks"].items()}
     past = {
         universe: tuple(
-            MembershipPeriod(symbol, *(each and date.fromisoformat(each) for each in days)) for symbol, *days in spells
+            MembershipPeriod(symbol, *(each and date.fromisoformat(each) for each in days)) for symbol, *days in periods
         )
-        for universe, spells in facts["universes"].items()
+        for universe, periods in facts["universes"].items()
     }
     universes = {
-        universe: [spell.symbol for spell in spells if spell.valid_to is None] for universe, spells in past.items()
+        universe: [period.symbol for period in periods if period.valid_to is None] for universe, periods in past.items()
     }
 
-    def group(kind: str, name: str, symbols: Iterable[str], description: str) -> GroupHoldings:
+    def group(group_type: GroupType, name: str, symbols: Iterable[str], description: str) -> GroupHoldings:
         holdings = tuple(stocks[symbol] for symbol in sorted(symbols))
-        # told as a demo, so that whatever is loaded takes its place
-        return GroupHoldings(kind, name, holdings, description, day, metadata={"stockgraph": "demo"})
+        # marked as demo, so that a load of the same group replaces it
+        return GroupHoldings(group_type, name, holdings, description, day, metadata={"stockgraph": "demo"})
 
     groups = []
     for universe, symbols in universes.items():
         today = f"The {INDEX_NAMES[universe]}: its {len(symbols)} stocks as of {day}."
-        groups.append(replace(group("UNIVERSE", universe, symbols, today), past=past[universe]))
+        groups.append(replace(group(GroupType.UNIVERSE, universe, symbols, today), past=past[universe]))
     groups += [
-        group("SECTOR", sector.lower().replace(" ", "_"), (s for s in stocks if sector_of[s] == sector), sector)
+        group(GroupType.SECTOR, sector.lower().replace(" ", "_"), (s for s in stocks if sector_of[s] == sector), sector)
         for sector in sorted(filter(None, set(sector_of.values())))
     ]
     for fund in FUNDS:
         symbols = [s for s in universes[fund.universe] if fund.sector in (None, sector_of[s])]
         among = f"{len(symbols)} {fund.sector} stocks" if fund.sector else f"{len(symbols)} stocks"
         unweighted = group(
-            "ETF",
+            GroupType.ETF,
             fund.symbol,
             symbols,
             f"{fund.name}: its index weighs companies equally; the nominal weight here is 1/{len(symbols)} for each of "
@@ -165,7 +166,7 @@ def demo_groups() -> list[GroupHoldings]:
         groups.append(replace(unweighted, holdings=tuple(replace(h, weight=weight) for h in unweighted.holdings)))
     groups += [
         group(
-            "ETF",
+            GroupType.ETF,
             symbol,
             universes[universe],
             f"{name}: the stocks of the index that it tracks, the {INDEX_NAMES[universe]}, as of {day}. Their weights "
@@ -175,7 +176,7 @@ def demo_groups() -> list[GroupHoldings]:
     ]
     groups += [
         group(
-            "THEME",
+            GroupType.THEME,
             theme,
             (s for s in stocks if stocks[s].industry in industries),
             f"S&P 1500 stocks by GICS sub-industry: {'; '.join(industries)}. As of {day}.",

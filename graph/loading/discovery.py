@@ -1,7 +1,7 @@
-"""Paths -> what they hold: groups, read whole, and files of prices.
+"""Paths -> the groups and the files of prices that they hold.
 
-What a file holds is told by its content. The type and name of a group are stated, or the file's name tells them
-(`etf_SPY.csv`), or its content does. A folder's `groups.csv` says which of its files of holdings count.
+The kind of a file is detected by content. The type and name of a group are stated, or come from the file's name
+(`etf_SPY.csv`) or content. A folder's `groups.csv` lists the files of holdings that count.
 """
 
 import re
@@ -14,20 +14,29 @@ from typing import NamedTuple
 
 from graph.errors import InputFileError
 from graph.loading.files import FileErrors, NotHoldings, Progress, columns_of, printable, quoted, read_rows
-from graph.loading.holdings import TYPES, GroupHoldings, Load, Members, Unit, check_group, read_holdings, whole
+from graph.loading.holdings import (
+    GroupHoldings,
+    LoadContext,
+    Members,
+    Unit,
+    bounded_rows,
+    normalize_group,
+    read_holdings,
+)
 from graph.loading.price_files import PriceFile, find_prices, holds_prices
 from graph.loading.vendors import read_day, shape_error
+from graph.model import GroupType
 
 INDEX = "groups.csv"
-"""The file that says which files of its folder count."""
+"""Name of the index, which lists the files of its folder that count."""
 
 _SUFFIX = r"\.(?:csv|xlsx)(?:\.gz)?"
 _DAY = r"(?:[_-]\d{4}-\d\d-\d\d)?"
-_FILE = re.compile(rf"({'|'.join(TYPES)})_(.+?){_DAY}{_SUFFIX}", re.IGNORECASE)
+_FILE = re.compile(rf"({'|'.join(GroupType)})_(.+?){_DAY}{_SUFFIX}", re.IGNORECASE)
 _SECTORS_FILE = re.compile(rf"sectors{_DAY}{_SUFFIX}", re.IGNORECASE)
 _PRICES_FILE = re.compile(rf"ohlcv.*{_SUFFIX}", re.IGNORECASE)
 _DATA_FILE = re.compile(rf".*{_SUFFIX}", re.IGNORECASE)
-# as vendors name what they let download, and as people name it who keep a file for each day
+# names that vendors give their downloads, and names of people who store a file a day
 _NO_FUND = "(?!(?:all|ark|daily|data|etf|export|file|full|fund|index|list|my|nasdaq|spdr|ssga|stocks|top)[_-])"
 _FUND_FILES = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -42,28 +51,30 @@ _FILE_NAMES = "etf_<NAME>.csv (theme_, universe_, segment_, custom_, sector_ lik
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What files hold: whole groups, files of prices, and what kept others out."""
+class PathContents:
+    """Contents of paths: groups, files of prices, and the errors of other files."""
 
     groups: tuple[GroupHoldings, ...] = ()
-    """In the order of the index, or of the files' names; one that is there for several days in their order."""
+    """Groups in the order of the index or of the file names; one of several days in the order of these."""
     errors: tuple[InputFileError, ...] = ()
-    """One line each. Of a file with an error no group is here."""
+    """Errors, one line each. A file with an error contributes no group."""
     notes: tuple[str, ...] = ()
-    """Files that were left out, sectors that the index does not list, counts that differ from it. Nothing failed."""
+    """Notes that are no errors: skipped files, sectors that the index does not list, counts that differ from it."""
     prices: tuple[PriceFile, ...] = ()
-    """In the order of the paths, and of the files' names in a folder; their rows are yet to be read."""
+    """Files of prices in the order of the paths and of the file names; their rows are not read yet."""
 
 
-class _Named(NamedTuple):
-    """A group to be found in a file."""
+class _ListedGroup(NamedTuple):
+    """A row of the index: a group that a file holds."""
 
     type: str
     name: str
     description: str | None
-    members: str  # as groups.csv counts them
+    members: str
+    """Number of members as the index states it; empty if it does not."""
     as_of: date | None
-    line: int  # of groups.csv
+    line: int
+    """Line of the index."""
 
 
 def read_paths(
@@ -74,28 +85,29 @@ def read_paths(
     weights: Unit | None = None,
     as_of: date | None = None,
     progress: Progress | None = None,
-) -> Reading:
-    """Read files and folders, all but prices checked; what is wrong with them is in the answer's `errors`.
+) -> PathContents:
+    """Read files and folders, and check all but prices; errors are returned, not raised.
 
-    `group_type` and `name` replace what one file tells of itself, `as_of` what any of holdings tells of its day.
-    `weights` states the unit where neither a percent sign nor the vendor does and the sum does not tell: 0.5 to 1.5 is
-    fractions, 50 to 150 percent. Symbols come in upper case, classes of shares as in BRK.B, names of sectors and themes
-    in snake_case. Subfolders are not entered. Files of one group may be of several days. That a symbol is there twice
-    is found among the first MAX_KEPT of a file.
+    `group_type` and `name` override those of a single file, `as_of` the day of any file of holdings. `weights` states
+    the unit if neither a percent sign, the vendor nor the sum does: 0.5 to 1.5 means fractions, 50 to 150 percent.
+    Symbols become upper case, share classes as in BRK.B, names of sectors and themes snake_case. Subfolders are
+    ignored. Files of one group may be of several days. Duplicate symbols are detected among the first MAX_KEPT rows.
     """
     if (group_type or name) and len(paths) > 1:
-        return Reading(errors=(InputFileError("--type and --name tell what one file holds; load that file alone."),))
-    load = Load(weights, progress)
+        return PathContents(
+            errors=(InputFileError("--type and --name tell what one file holds; load that file alone."),)
+        )
+    load = LoadContext(weights, progress)
     prices: list[PriceFile] = []
     found: dict[tuple[str, str], dict[date | None, tuple[Path, GroupHoldings]]] = {}
     errors: list[InputFileError] = []
     notes: list[str] = []
     for path in paths:
-        for source, reading in _readings(path, group_type, name, load):
-            errors += reading.errors
-            notes += reading.notes
-            prices += reading.prices
-            for group in reading.groups:
+        for source, contents in _contents_of(path, group_type, name, load):
+            errors += contents.errors
+            notes += contents.notes
+            prices += contents.prices
+            for group in contents.groups:
                 day = as_of or group.as_of
                 days = found.setdefault((group.type, group.name), {})
                 others = [first for other, (first, _) in days.items() if other == day or None in (other, day)]
@@ -108,46 +120,48 @@ def read_paths(
         where = ", ".join(map(printable, paths)) or "No path was given"
         errors.append(InputFileError(f"{where}: nothing to load; files are told by their names: {_FILE_NAMES}."))
     groups = (days[day][1] for days in found.values() for day in sorted(days, key=lambda day: day or date.min))
-    return Reading(tuple(groups), tuple(errors), tuple(notes), tuple(prices))
+    return PathContents(tuple(groups), tuple(errors), tuple(notes), tuple(prices))
 
 
-def _readings(path: Path, group_type: str | None, name: str | None, load: Load) -> Iterator[tuple[Path, Reading]]:
+def _contents_of(
+    path: Path, group_type: str | None, name: str | None, load: LoadContext
+) -> Iterator[tuple[Path, PathContents]]:
     try:
         if not path.is_dir():
             yield path, _read_file(path, group_type, name, load)
         elif group_type or name:
             reason = "is a folder; --type and --name tell what one file holds"
-            yield path, Reading(errors=(FileErrors(path).error(reason),))
+            yield path, PathContents(errors=(FileErrors(path).error(reason),))
         elif (path / INDEX).exists():
             yield from _read_indexed(path, load)
         else:
             yield from _read_unindexed(path, load)
     except OSError as error:
-        yield path, Reading(errors=(FileErrors(path).error(f"cannot be read: {error.strerror}"),))
+        yield path, PathContents(errors=(FileErrors(path).error(f"cannot be read: {error.strerror}"),))
 
 
-def _read_unindexed(folder: Path, load: Load) -> Iterator[tuple[Path, Reading]]:
+def _read_unindexed(folder: Path, load: LoadContext) -> Iterator[tuple[Path, PathContents]]:
     for path in _visible(folder):
         if _FILE.fullmatch(path.name) or _SECTORS_FILE.fullmatch(path.name):
             yield path, _read_file(path, None, None, load)
         elif not _DATA_FILE.fullmatch(path.name) or path.is_dir():
-            yield path, Reading(notes=(_left_out(path, "its name does not tell a group"),))
+            yield path, PathContents(notes=(_left_out(path, "its name does not tell a group"),))
         else:
-            reading = _read_file(path, None, None, load)
-            other = [error for error in reading.errors if isinstance(error, NotHoldings)]
-            # what is named as prices are must not pass for something else
+            contents = _read_file(path, None, None, load)
+            other = [error for error in contents.errors if isinstance(error, NotHoldings)]
+            # a file named like prices must not be skipped silently
             if other and not _PRICES_FILE.fullmatch(path.name):
-                reading = Reading(notes=tuple(f"{error} Left out." for error in other))
-            yield path, reading
+                contents = PathContents(notes=tuple(f"{error} Left out." for error in other))
+            yield path, contents
 
 
-def _read_indexed(folder: Path, load: Load) -> Iterator[tuple[Path, Reading]]:
+def _read_indexed(folder: Path, load: LoadContext) -> Iterator[tuple[Path, PathContents]]:
     index = FileErrors(folder / INDEX)
     try:
         listed = _read_index(index)
     except InputFileError as error:
         index.end(error)
-        yield index.path, Reading(errors=index.all())
+        yield index.path, PathContents(errors=index.all())
         return
     for file, named in listed.items():
         path = folder / file
@@ -155,7 +169,7 @@ def _read_indexed(folder: Path, load: Load) -> Iterator[tuple[Path, Reading]]:
             yield path, _read_listed(path, named, load, index)
         else:
             index.add(named[0].line, f"there is no file {file!r} in the folder")
-    yield index.path, Reading(errors=index.all())
+    yield index.path, PathContents(errors=index.all())
     reason = f"{INDEX} does not list it" + (" in a row without errors" if index else "")
     for path in _visible(folder):
         if path.name != INDEX and path.name not in listed:
@@ -170,10 +184,10 @@ def _left_out(path: Path, reason: str) -> str:
     return f"{printable(path)}: left out; {reason}."
 
 
-def _read_unlisted(path: Path, reason: str, load: Load) -> Reading:
-    """Find the prices in a file that the index does not list, whose holdings do not count."""
+def _read_unlisted(path: Path, reason: str, load: LoadContext) -> PathContents:
+    """Read a file that the index does not list: prices are loaded, holdings are not."""
     if path.is_dir() or not _DATA_FILE.fullmatch(path.name):
-        return Reading(notes=(_left_out(path, reason),))
+        return PathContents(notes=(_left_out(path, reason),))
     errors = FileErrors(path)
     prices = bool(_PRICES_FILE.fullmatch(path.name))
     try:
@@ -183,20 +197,20 @@ def _read_unlisted(path: Path, reason: str, load: Load) -> Reading:
                 raise errors.error("is named as prices are, and has no columns date and close", line)
             prices = prices or holds_prices(header)
             if prices:
-                return Reading(prices=(find_prices(errors, line, header, rows),))
+                return PathContents(prices=(find_prices(errors, line, header, rows),))
     except InputFileError as error:
         errors.end(error)
-    return Reading(errors=errors.all()) if prices else Reading(notes=(_left_out(path, reason),))
+    return PathContents(errors=errors.all()) if prices else PathContents(notes=(_left_out(path, reason),))
 
 
-def _read_index(index: FileErrors) -> dict[str, list[_Named]]:
-    """Read groups.csv: the groups of each file it names."""
-    rows = whole(index, read_rows(index))
+def _read_index(index: FileErrors) -> dict[str, list[_ListedGroup]]:
+    """Read groups.csv; return the listed groups by file name."""
+    rows = bounded_rows(index, read_rows(index))
     line, header = next(rows, (0, []))
     columns = columns_of(index, line, header)
     if not {"name", "type", "file"} <= columns.keys():
         raise index.error("an index has the columns name,type,description,as_of,members,file", line)
-    listed: dict[str, list[_Named]] = {}
+    listed: dict[str, list[_ListedGroup]] = {}
     lines: dict[tuple[object, ...], int] = {}
     for line, fields in rows:
         try:
@@ -212,11 +226,11 @@ def _read_index(index: FileErrors) -> dict[str, list[_Named]]:
     return listed
 
 
-def _read_index_row(line: int, fields: Sequence[str], columns: Mapping[str, int]) -> tuple[str, _Named]:
-    """Give the file that a row names and the group in it; ValueError says what is wrong."""
+def _read_index_row(line: int, fields: Sequence[str], columns: Mapping[str, int]) -> tuple[str, _ListedGroup]:
+    """Return the file and the group of an index row; raise ValueError if it is invalid."""
     if reason := shape_error(fields, max(columns.values()) + 1):
         raise ValueError(reason)
-    row = {column: fields[place] for column, place in columns.items()}
+    row = {column: fields[index] for column, index in columns.items()}
     if not row["file"] or Path(row["file"]).name != row["file"]:
         raise ValueError(f"file {quoted(row['file'])} is not the name of a file in this folder")
     written = row.get("as_of", "")
@@ -224,13 +238,15 @@ def _read_index_row(line: int, fields: Sequence[str], columns: Mapping[str, int]
     if written and as_of is None:
         raise ValueError(f"as_of {quoted(written)} is not a date such as 2025-11-18")
     description = " ".join(row.get("description", "").split()) or None
-    return row["file"], _Named(*check_group(row["type"], row["name"]), description, row.get("members", ""), as_of, line)
+    return row["file"], _ListedGroup(
+        *normalize_group(row["type"], row["name"]), description, row.get("members", ""), as_of, line
+    )
 
 
-def _read(
-    errors: FileErrors, load: Load, name: str | None = None
+def _read_content(
+    errors: FileErrors, load: LoadContext, name: str | None = None
 ) -> Members | dict[str, GroupHoldings] | PriceFile | None:
-    """Read the holdings of a file, or tell that it holds prices; None where it has errors."""
+    """Read the holdings of a file, or detect prices; return None if it has errors."""
     try:
         with closing(read_rows(errors, load.progress)) as rows:
             line, header = next(rows, (0, []))
@@ -242,21 +258,21 @@ def _read(
     return None if errors else content
 
 
-def _read_listed(path: Path, listed: Sequence[_Named], load: Load, index: FileErrors) -> Reading:
+def _read_listed(path: Path, listed: Sequence[_ListedGroup], load: LoadContext, index: FileErrors) -> PathContents:
     """Read the groups that the index lists for a file."""
     errors = FileErrors(path)
-    content = _read(errors, load)
+    content = _read_content(errors, load)
     if content is None:
-        return Reading(errors=errors.all())
+        return PathContents(errors=errors.all())
     groups, notes = [], []
     if isinstance(content, PriceFile):
         for named in listed:
             index.add(named.line, f"{path.name} holds prices, so no {named.type}; they need no row here")
-        return Reading()
+        return PathContents()
     for named in listed:
         if isinstance(content, Members):
             members = content
-        elif named.type != "SECTOR":
+        elif named.type != GroupType.SECTOR:
             index.add(named.line, f"{path.name} holds sectors, so no {named.type}")
             continue
         elif named.name not in content:
@@ -277,50 +293,50 @@ def _read_listed(path: Path, listed: Sequence[_Named], load: Load, index: FileEr
             for group in content.values()
             if group.name not in names
         ]
-    return Reading(tuple(groups), notes=tuple(notes))
+    return PathContents(tuple(groups), notes=tuple(notes))
 
 
-def _read_file(path: Path, group_type: str | None, name: str | None, load: Load) -> Reading:
-    """Read a file of which what is stated, its own name or its content tells the group, or the stock."""
+def _read_file(path: Path, group_type: str | None, name: str | None, load: LoadContext) -> PathContents:
+    """Read a file whose group or stock is stated, or comes from the file's name or content."""
     errors = FileErrors(path)
-    content = None if path.name == INDEX else _read(errors, load, name)
+    content = None if path.name == INDEX else _read_content(errors, load, name)
     if content is None:
-        return Reading(errors=errors.all() or (errors.error("is the index of a folder; load the folder"),))
-    told = _FILE.fullmatch(path.name)
-    told_type, told_name = (told[1].upper(), told[2]) if told else (None, None)
+        return PathContents(errors=errors.all() or (errors.error("is the index of a folder; load the folder"),))
+    match = _FILE.fullmatch(path.name)
+    file_type, file_name = (match[1].upper(), match[2]) if match else (None, None)
     try:
         if isinstance(content, PriceFile):
             if group_type:
                 raise errors.error("holds prices, so it takes no --type")
-            return Reading(prices=(content,))
+            return PathContents(prices=(content,))
         if isinstance(content, Members):
-            stated = group_type or name or told_type != "ETF"
-            if content.fund and not stated and content.fund != str(told_name).upper():
+            stated = group_type or name or file_type != GroupType.ETF
+            if content.fund and not stated and content.fund != str(file_name).upper():
                 raise errors.error(
-                    f"is named as {told_name}, and its content as {content.fund}; --name says which it is"
+                    f"is named as {file_name}, and its content as {content.fund}; --name says which it is"
                 )
-            named = _tell(errors, content, group_type or told_type, name or told_name)
-            return Reading((_as_group(path, *named, content),), notes=content.notes)
-        group_type, name = (group_type or told_type or "SECTOR").upper(), name or told_name or ""
-        if name or group_type != "SECTOR":
+            named = _name_group(errors, content, group_type or file_type, name or file_name)
+            return PathContents((_as_group(path, *named, content),), notes=content.notes)
+        group_type, name = (group_type or file_type or GroupType.SECTOR).upper(), name or file_name or ""
+        if name or group_type != GroupType.SECTOR:
             reason = f"holds a group for each sector, so it is no {group_type} {name}".rstrip()
             raise errors.error(f"{reason}; name it sectors.csv, and give no --name")
     except InputFileError as error:
-        return Reading(errors=(error,))
-    return Reading(tuple(replace(group, as_of=_file_day(path)) for group in content.values()))
+        return PathContents(errors=(error,))
+    return PathContents(tuple(replace(group, as_of=_file_day(path)) for group in content.values()))
 
 
-def _tell(errors: FileErrors, content: Members, group_type: str | None, name: str | None) -> tuple[str, str]:
-    """Give the type and the name of a file's group; what a fund publishes tells them, or the name of its file does."""
+def _name_group(errors: FileErrors, content: Members, group_type: str | None, name: str | None) -> tuple[str, str]:
+    """Return the type and name of a file's group, which a fund's file may have in its content or its name."""
     if content.of_fund:
         named = (pattern.fullmatch(errors.path.name) for pattern in _FUND_FILES)
-        group_type = group_type or "ETF"
+        group_type = group_type or GroupType.ETF
         name = name or content.fund or next((found[1].upper() for found in named if found), None)
     if not group_type or not name:
         reason = f"its name does not tell what it holds; give --type and --name, or name it as one of {_FILE_NAMES}"
         raise errors.error(reason, kind=NotHoldings)
     try:
-        return check_group(group_type, name)
+        return normalize_group(group_type, name)
     except ValueError as error:
         raise errors.error(str(error)) from error
 
@@ -338,5 +354,5 @@ def _as_group(
 
 
 def _file_day(path: Path) -> date | None:
-    """Give the day that the name of a file tells."""
+    """Return the first day in a file's name."""
     return next((day for found in _FILE_DAY.findall(path.name) if (day := read_day("-".join(found)))), None)

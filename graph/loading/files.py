@@ -1,4 +1,4 @@
-"""Files -> rows of text: CSV and Excel workbooks, as they are or in gzip, told by content and read within bounds."""
+"""Files -> rows of text: CSV and Excel workbooks, plain or gzipped, detected by content and read within limits."""
 
 import csv
 import gzip
@@ -18,24 +18,24 @@ from typing import Any, BinaryIO, NamedTuple, TypeAlias
 from graph.errors import InputFileError
 
 MAX_LINE = 131_072
-"""Characters in a line, as in a field of Python's csv."""
+"""Maximum characters of a line, the same as of a field in Python's csv."""
 MAX_BLANK = 10_000
-"""Blank lines on end."""
+"""Maximum consecutive blank lines."""
 MAX_WORKBOOK = 4 * 2**20
-"""Bytes of an Excel workbook; 500 holdings take 54 kB."""
+"""Maximum bytes of an Excel workbook; 500 holdings take 54 kB."""
 MAX_UNPACKED = 16 * 2**20
-"""Bytes of all that is packed into a workbook; 500 holdings unpack to 434 kB."""
+"""Maximum unpacked bytes of a workbook; 500 holdings unpack to 434 kB."""
 MAX_CELLS = 300_000
-"""Cells of a workbook's sheet, the empty ones too."""
+"""Maximum cells of a workbook's sheet, including empty ones."""
 MAX_ERRORS = 20
-"""Bad rows of one file that are named; the rest are counted."""
+"""Number of bad rows of one file that are named; further ones are counted."""
 
-Row = tuple[int, list[str]]
-"""The line that a row begins on, and its fields without the white space around them."""
+TextRow = tuple[int, list[str]]
+"""The line on which a row begins, and its fields without surrounding white space."""
 Progress: TypeAlias = Callable[[str, int, int | None], None]
-"""Hears now and then what is being done, how much of it is done, and how much there is, where that is known."""
+"""A callback for progress: the action, the amount done, and the total if it is known."""
 
-_ROWS_BETWEEN = 5_000  # two words to who follows the progress
+_PROGRESS_ROWS = 5_000  # rows between two calls of a progress callback
 
 _NO_TEXT = {
     b"\xd0\xcf\x11\xe0": "is an Excel file of the old kind (.xls); save it as .xlsx or CSV",
@@ -44,7 +44,7 @@ _NO_TEXT = {
 
 
 class FileFingerprint(NamedTuple):
-    """Which file it is, and when it was written last: another where the content is another."""
+    """Identity of a file's content: it differs whenever the content was changed."""
 
     inode: int
     size: int
@@ -52,66 +52,66 @@ class FileFingerprint(NamedTuple):
 
 
 class NotHoldings(InputFileError):
-    """A file that holds something else than what is read here."""
+    """The file holds no holdings."""
 
 
 class FileErrors:
-    """The errors of one file: the first of its bad rows, how many more, and what ended the reading."""
+    """The errors of one file: its first bad rows, the number of further ones, and the error that ended the reading."""
 
-    def __init__(self, path: Path, state: FileFingerprint | None = None) -> None:
+    def __init__(self, path: Path, fingerprint: FileFingerprint | None = None) -> None:
         self.path = path
-        self.state = state
-        """Of the file when it was read; where one is given, a file in another state is an error."""
-        self.named: list[InputFileError] = []
+        self.fingerprint = fingerprint
+        """Fingerprint of the file when it was read; if one is given, a file that differs is an error."""
+        self.first: list[InputFileError] = []
         self.more = 0
-        self.last: tuple[InputFileError, ...] = ()
+        self.final: tuple[InputFileError, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.named or self.last)
+        return bool(self.first or self.final)
 
     def add(self, line: int, reason: str) -> None:
         """Count a bad row."""
-        if len(self.named) < MAX_ERRORS:
-            self.named.append(self.error(reason, line))
+        if len(self.first) < MAX_ERRORS:
+            self.first.append(self.error(reason, line))
         else:
             self.more += 1
 
     def end(self, error: InputFileError) -> None:
-        """Keep what ended the reading."""
-        self.last = (error,)
+        """Record the error that ended the reading."""
+        self.final = (error,)
 
     def all(self) -> tuple[InputFileError, ...]:
-        """Give them in the order of the file."""
+        """Return the errors in the order of the file."""
         more = [self.error(f"{self.more:,} more bad rows")] if self.more else []
-        return (*self.named, *more, *self.last)
+        return (*self.first, *more, *self.final)
 
     def error(self, reason: str, line: int = 0, kind: type[InputFileError] = InputFileError) -> InputFileError:
-        """Say what is wrong, and where."""
+        """Make an error that names the file and the line."""
         return kind(f"{printable(self.path)}{f', line {line}' if line else ''}: {reason}.")
 
 
 def printable(path: Path) -> str:
-    """Write a path so that it fits into a line of text, whatever bytes it has."""
+    """Return a path as one line of printable text, whatever bytes it has."""
     return "".join(character if character.isprintable() else "?" for character in str(path))
 
 
 def quoted(text: str, most: int = 100) -> str:
-    """Write what a file holds so that it fits into a line of text."""
+    """Return text from a file quoted and shortened, so that it fits into a line."""
     return repr(text if len(text) <= most else text[: most - 1] + "…")
 
 
-def read_rows(errors: FileErrors, progress: Progress | None = None) -> Generator[Row, None, None]:
-    """Yield the rows of a file that are not blank; InputFileError says why it cannot be read on.
+def read_rows(errors: FileErrors, progress: Progress | None = None) -> Generator[TextRow, None, None]:
+    """Yield the rows of a file that are not blank; raise InputFileError if it cannot be read any further.
 
-    Of a workbook it is the sheet `holdings`, or else the first. Lines that are not UTF-8 go to `errors`. A file that is
-    written while it is read is an error at its end.
+    A workbook is read from its sheet `holdings`, else from its first. Lines that are not UTF-8 are added to `errors`. A
+    file that is changed while it is read is an error at its end.
     """
     path, start = errors.path, 1
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise errors.error("is not a file")
         with path.open("rb") as file:
-            size = _check_state(errors, file).size
+            size = _check_fingerprint(errors, file).size
             packed = file.peek(2)[:2] == b"\x1f\x8b"
             source = gzip.GzipFile(fileobj=file) if packed else file
             magic = source.peek(4)[:4]
@@ -123,13 +123,13 @@ def read_rows(errors: FileErrors, progress: Progress | None = None) -> Generator
             with io.TextIOWrapper(source, encoding="utf-8-sig", errors="surrogateescape") as text:
                 reader = csv.reader(_lines(errors, text), skipinitialspace=True, strict=True)
                 for number, row in enumerate(reader):
-                    if progress and number % _ROWS_BETWEEN == 0:
+                    if progress and number % _PROGRESS_ROWS == 0:
                         progress(f"Reading {printable(path)}", file.tell(), size)
                     fields = [value.strip() for value in row]
                     if any(fields):
                         yield start, fields
                     start = reader.line_num + 1
-                _check_state(errors, file)
+                _check_fingerprint(errors, file)
     except csv.Error as error:
         unclosed = " (a double quote is never closed)" if "unexpected end" in str(error) else ""
         raise errors.error(f"the row that begins here is not CSV; {error}{unclosed}", start) from error
@@ -140,28 +140,28 @@ def read_rows(errors: FileErrors, progress: Progress | None = None) -> Generator
 
 
 def columns_of(errors: FileErrors, line: int, header: Sequence[str]) -> dict[str, int]:
-    """Where each column is, by its name in lower case."""
+    """Return the index of each column by its name in lower case; raise InputFileError if a name occurs twice."""
     if not header:
         raise errors.error("is empty")
     columns: dict[str, int] = {}
-    for place, name in enumerate(header):
-        if name and columns.setdefault(name.lower(), place) != place:
+    for index, name in enumerate(header):
+        if name and columns.setdefault(name.lower(), index) != index:
             raise errors.error(f"the column {quoted(name)} is there twice", line)
     return columns
 
 
-def _check_state(errors: FileErrors, file: BinaryIO) -> FileFingerprint:
-    """Hold a file to the state that it was in before, if any."""
+def _check_fingerprint(errors: FileErrors, file: BinaryIO) -> FileFingerprint:
+    """Raise InputFileError if a file changed since it was read before; return its fingerprint."""
     now = os.fstat(file.fileno())
-    state = FileFingerprint(now.st_ino, now.st_size, now.st_mtime_ns)
-    if errors.state not in (None, state):
+    fingerprint = FileFingerprint(now.st_ino, now.st_size, now.st_mtime_ns)
+    if errors.fingerprint not in (None, fingerprint):
         raise errors.error("changed while it was read; load it again")
-    errors.state = state
-    return state
+    errors.fingerprint = fingerprint
+    return fingerprint
 
 
 def _lines(errors: FileErrors, text: io.TextIOWrapper) -> Iterator[str]:
-    """Yield the lines; those that are not UTF-8 become errors."""
+    """Yield lines of text; those that are not UTF-8 become errors."""
     line, blank, begun = 1, 0, False
     while read := text.readline(MAX_LINE + 1):
         if "\0" in read:
@@ -179,64 +179,64 @@ def _lines(errors: FileErrors, text: io.TextIOWrapper) -> Iterator[str]:
             byte = ord(bad[0]) - 0xDC00
             errors.add(line, f"character {bad.start() + 1} is not UTF-8 (byte {byte:#x}); save the file as UTF-8")
             read = read.encode(errors="replace").decode()
-        # blanks between a closing quote and the comma are common, and not CSV
+        # blanks between a closing quote and a comma are common, but csv rejects them
         yield re.sub(r'"[ \t]+(?=,|$)', '"', read) if '"' in read else read
         line += 1
 
 
-def _workbook(errors: FileErrors, data: bytes) -> list[Row]:
-    """Read the rows of a workbook that are not blank."""
+def _workbook(errors: FileErrors, data: bytes) -> list[TextRow]:
+    """Return the rows of a workbook that are not blank."""
     if len(data) > MAX_WORKBOOK:
         raise errors.error(f"is larger than {MAX_WORKBOOK // 2**20} MB, which no workbook of holdings is")
     try:
         _check_unpacked(errors, data)
         with warnings.catch_warnings():
-            # of looks, which do not matter here
+            # openpyxl warns of styles, which do not matter here
             warnings.simplefilter("ignore")
-            # not above, since it takes 0.4 s and 27 MB that only a workbook is worth
+            # imported only for workbooks, since it takes 0.4 s and 27 MB
             openpyxl = import_module("openpyxl")
             workbook = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
             return _cells(errors, workbook.worksheets)
     except InputFileError:
         raise
     except Exception as error:
-        # openpyxl raises whatever the damage leads it to, as a document of another kind does
+        # a damaged workbook or another kind of document makes openpyxl raise any exception
         what = f"{type(error).__name__}: {' '.join(str(error).split())}".strip(": ")
         raise errors.error(f"is no Excel workbook that can be read ({quoted(what)})") from error
 
 
 def _check_unpacked(errors: FileErrors, data: bytes) -> None:
-    # zipfile reads no more of a part than its directory says
+    # zipfile reads no more of a part than the size in its directory
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         unpacked = sum(part.file_size for part in archive.infolist())
     if unpacked > MAX_UNPACKED:
         raise errors.error(f"unpacks to more than {MAX_UNPACKED // 2**20} MB, which no workbook of holdings does")
 
 
-def _cells(errors: FileErrors, sheets: list[Any]) -> list[Row]:
+def _cells(errors: FileErrors, sheets: list[Any]) -> list[TextRow]:
     if not sheets:
         raise errors.error("is a workbook without sheets")
     sheet = next((sheet for sheet in sheets if sheet.title.lower() == "holdings"), sheets[0])
-    # what a workbook says of its own size is wrong in some
+    # the size that some workbooks state is wrong
     sheet.reset_dimensions()
-    rows: list[Row] = []
+    rows: list[TextRow] = []
     cells = 0
     for line, values in enumerate(sheet.iter_rows(values_only=True), 1):
         cells += len(values) or 1
         if cells > MAX_CELLS:
             raise errors.error(f"has more than {MAX_CELLS:,} cells, which no sheet of holdings has", line)
-        fields = [_written(value) for value in values]
+        fields = [_cell_text(value) for value in values]
         if any(fields):
             rows.append((line, fields))
     width = max((len(fields) for _, fields in rows), default=0)
     if width * len(rows) > MAX_CELLS:
         raise errors.error(f"has more than {MAX_CELLS:,} cells, which no sheet of holdings has")
-    # a workbook leaves out the empty cells that end a row
+    # a workbook omits the empty cells at the end of a row
     return [(line, fields + [""] * (width - len(fields))) for line, fields in rows]
 
 
-def _written(value: object) -> str:
-    """Write a cell as CSV would have it: symbols that Excel took for numbers, truth or dates among them."""
+def _cell_text(value: object) -> str:
+    """Return a cell as CSV would hold it, including symbols that Excel took for numbers, booleans or dates."""
     match value:
         case None:
             return ""

@@ -1,7 +1,7 @@
-"""Checked rows -> one transaction -> a diff: the one way to write a group.
+"""Checked holdings -> one transaction -> a diff: the only code that writes groups.
 
-Every timestamp written is UTC, whatever the time zone of the session. However many members a group has, none of this
-keeps more than a few thousand of them in memory.
+Every timestamp written is UTC, whatever the time zone of the session. Members are streamed, so that at most a few
+thousand of a group are in memory.
 """
 
 import asyncio
@@ -22,217 +22,36 @@ from graph.loading.files import Progress
 from graph.loading.holdings import MAX_KEPT, GroupHoldings, MembershipPeriod
 from graph.loading.vendors import read_day
 from graph.postgres.database import Connection
+from graph.postgres.statements import read_statements
 
 LISTED = 5_000
-"""Changes of one kind that a diff lists: every fund's, whole."""
-_ROWS_BETWEEN = 5_000  # two words to who follows the progress
+"""Maximum changes of one kind that a diff lists; no fund has more."""
+_PROGRESS_ROWS = 5_000  # rows between two calls of a progress callback
+
+_SQL = read_statements("graph.loading", "group_writer.sql")
+_DESCRIBE_SYMBOLS = {
+    ("industry", "name"): _SQL["describe_names_and_industries"],
+    ("industry",): _SQL["describe_industries"],
+    ("name",): _SQL["describe_names"],
+}
+"""The statement that describes stocks, by the columns that the table of symbols has."""
 
 T = TypeVar("T")
 Names = dict[str, tuple[str | None, str | None]]
-"""The names and industries of stocks, by symbol."""
+"""Names and industries of stocks, by symbol."""
 
-# What the tables of this database are: which are missing, the type of a weight, the columns of symbols, whether a
-# history can be read; and the day.
-_TABLES = """
-SELECT ARRAY(SELECT name FROM unnest(ARRAY['definition_groups', 'group_memberships', 'symbols']) AS name
-             WHERE to_regclass(name) IS NULL) AS missing,
-       (SELECT format_type(atttypid, atttypmod) FROM pg_attribute
-        WHERE attrelid = to_regclass('group_memberships') AND attname = 'weight') AS weight,
-       ARRAY(SELECT attname::text FROM pg_attribute
-             WHERE attrelid = to_regclass('symbols') AND attnum > 0 AND NOT attisdropped) AS symbols,
-       coalesce(has_table_privilege(to_regclass('group_history'), 'SELECT')
-                AND has_table_privilege(to_regclass('membership_history'), 'SELECT'), false) AS history,
-       (clock_timestamp() AT TIME ZONE 'UTC')::date AS today"""
-
-# Where the members of the source go first, in the types that the table of memberships has here. Those that are news go
-# to the table of symbols too; of the others this load has told.
-_CREATE_INCOMING = """
-CREATE TEMPORARY TABLE stockgraph_incoming AS
-SELECT symbol, weight, NULL::text AS name, NULL::text AS industry, false AS news FROM group_memberships WITH NO DATA"""
-
-# However wrong the planner guesses about tables that have just changed, no plan is quadratic then.
-_INDEX_INCOMING = "CREATE UNIQUE INDEX ON pg_temp.stockgraph_incoming (symbol)"
-
-# Explicitly and not ON COMMIT, so that one transaction may write several groups.
-_DROP_INCOMING = "DROP TABLE pg_temp.stockgraph_incoming"
-
-# Says to the triggers that keep the history on which day all of this takes effect; nothing is today.
-_SET_DAY = "SELECT set_config('stockgraph.effective_day', $1, true)"
-
-# Finds a group and keeps other loads of it waiting until this one ends; what refers to the group goes on.
-_LOCK_GROUP = """
-SELECT id, metadata ->> 'as_of' AS as_of, coalesce(metadata @> '{"stockgraph": "demo"}', false) AS demo
-FROM definition_groups
-WHERE type = $1 AND name = $2 AND environment = $3
-FOR NO KEY UPDATE"""
-
-# Makes a group; where another transaction is making the same one, waits for its end, and gives nothing if it was made.
-_CREATE_GROUP = """
-INSERT INTO definition_groups
-    (type, name, environment, description, metadata, liquidity_filter, created_at, updated_at, last_update)
-SELECT $1, $2, $3, $4, nullif($5::jsonb, '{}'), $6::jsonb, utc, utc, utc
-FROM (SELECT now() AT TIME ZONE 'UTC' AS utc) AS t
-ON CONFLICT (name, type, environment) DO NOTHING
-RETURNING id, NULL AS as_of, false AS demo"""
-
-_DELETE_GROUP = "DELETE FROM definition_groups WHERE id = $1"
-
-# Of a group of the demo, which is there only until something is loaded.
-_FORGET_GROUP = """
-WITH members AS (DELETE FROM membership_history WHERE group_id = $1)
-DELETE FROM group_history WHERE group_id = $1"""
-
-# The latest day on which anything of a group changed, or of a former one of its name; two ends of one index tell.
-_CHANGED_ON = """
-SELECT greatest(
-    (SELECT valid_to FROM membership_history
-     WHERE group_id = $1 AND NOT $5 AND coalesce(valid_to, 'infinity') < 'infinity'
-     ORDER BY coalesce(valid_to, 'infinity') DESC LIMIT 1),
-    (SELECT valid_from FROM membership_history
-     WHERE group_id = $1 AND NOT $5 AND coalesce(valid_to, 'infinity') = 'infinity'
-     ORDER BY valid_from DESC LIMIT 1),
-    (SELECT max(greatest(valid_from, valid_to)) FROM group_history WHERE group_id = $1 AND NOT $5),
-    (SELECT max(greatest(valid_from, valid_to)) FROM group_history
-     WHERE lower(name) = lower($3) AND environment = $4 AND type = $2 AND name = $3))"""
-
-# Writes what the source says of a group that was there, where that or its members ($2) changed. Its metadata are merged
-# over those of the group, which lose what no longer holds ($6); others' that are no object stay as they are.
-_UPDATE_GROUP = """
-UPDATE definition_groups AS g
-SET description = new.description, metadata = new.metadata, liquidity_filter = new.liquidity_filter,
-    updated_at = new.utc, last_update = new.utc
-FROM definition_groups AS old CROSS JOIN LATERAL (
-    SELECT coalesce($3, old.description) AS description,
-           CASE WHEN old.metadata IS NULL THEN nullif($4::jsonb, '{}')
-                WHEN jsonb_typeof(old.metadata) = 'object' THEN old.metadata - $6::text[] || $4::jsonb
-                ELSE old.metadata END AS metadata,
-           coalesce($5::jsonb, old.liquidity_filter) AS liquidity_filter,
-           now() AT TIME ZONE 'UTC' AS utc
-) AS new
-WHERE g.id = $1 AND old.id = $1 AND ($2 OR
-    (old.description, old.metadata, old.liquidity_filter)
-    IS DISTINCT FROM (new.description, new.metadata, new.liquidity_filter))
-RETURNING old.description IS DISTINCT FROM new.description AS redescribed,
-    (old.metadata, old.liquidity_filter) IS DISTINCT FROM (new.metadata, new.liquidity_filter) AS annotated"""
-
-# Makes the members of a group those of the source, and gives how many differences there are, and the first of each
-# kind. Rows that differ are locked as they are compared, so that `old` is what is overwritten; a member that someone
-# else inserts meanwhile gets the source's weight. In one order, since indexes grow twice as fast so.
-_MERGE_MEMBERS = """
-WITH removed AS (
-    DELETE FROM group_memberships AS m
-    WHERE m.group_id = $1 AND NOT EXISTS (SELECT FROM pg_temp.stockgraph_incoming AS i WHERE i.symbol = m.symbol)
-    RETURNING m.symbol, m.weight
-), differing AS (
-    SELECT m.id, m.symbol, m.weight AS old, i.weight AS new
-    FROM group_memberships AS m JOIN pg_temp.stockgraph_incoming AS i ON i.symbol = m.symbol
-    WHERE m.group_id = $1 AND m.weight IS DISTINCT FROM i.weight
-    FOR NO KEY UPDATE OF m
-), reweighted AS (
-    UPDATE group_memberships AS m SET weight = d.new, updated_at = now() AT TIME ZONE 'UTC'
-    FROM differing AS d WHERE m.id = d.id
-    RETURNING d.symbol, d.old, d.new
-), added AS (
-    INSERT INTO group_memberships AS m (group_id, symbol, weight, added_at, updated_at)
-    SELECT $1, i.symbol, i.weight, utc, utc
-    FROM pg_temp.stockgraph_incoming AS i, (SELECT now() AT TIME ZONE 'UTC' AS utc) AS t
-    WHERE NOT EXISTS (SELECT FROM group_memberships AS m WHERE m.group_id = $1 AND m.symbol = i.symbol)
-    ORDER BY i.symbol COLLATE "C"
-    ON CONFLICT (group_id, symbol) DO UPDATE SET weight = excluded.weight, updated_at = excluded.updated_at
-        WHERE m.weight IS DISTINCT FROM excluded.weight
-    RETURNING m.symbol, m.weight
-)
-SELECT change, symbol, old, new, total
-FROM (
-    SELECT change, symbol, old, new, count(*) OVER (PARTITION BY change) AS total,
-           row_number() OVER (PARTITION BY change ORDER BY symbol COLLATE "C") AS place
-    FROM (SELECT 'added' AS change, symbol, NULL AS old, weight AS new FROM added
-          UNION ALL SELECT 'removed', symbol, weight, NULL FROM removed
-          UNION ALL SELECT 'reweighted', symbol, old, new FROM reweighted) AS changes
-) AS numbered
-WHERE place <= $2
-ORDER BY place"""
-
-# Lets the members of a group that was made just now have been there since their spells began.
-_BEGIN_SPELLS = """
-UPDATE membership_history AS h SET valid_from = s.valid_from
-FROM unnest($2::text[], $3::date[]) AS s (symbol, valid_from)
-WHERE h.group_id = $1 AND h.symbol = s.symbol AND h.valid_to IS NULL"""
-
-_BEGIN_GROUP = "UPDATE group_history SET valid_from = $2 WHERE group_id = $1"
-
-# Adds the stocks that are not there, in the order that every load writes them in, so that no two wait for each other.
-_ADD_SYMBOLS = """
-WITH added AS (
-    INSERT INTO symbols (symbol, name, industry)
-    SELECT n.symbol, n.name, n.industry
-    FROM pg_temp.stockgraph_incoming AS n
-    WHERE n.news AND NOT EXISTS (SELECT FROM symbols AS s WHERE s.symbol = n.symbol)
-    ORDER BY n.symbol COLLATE "C"
-    ON CONFLICT (symbol) DO NOTHING
-    RETURNING 1
-)
-SELECT count(*) FROM added"""
-
-# Writes what the source knows of stocks where it differs; a null of the source leaves what is there. By the columns
-# that the table has, since a foreign one may lack either.
-_DESCRIBE_SYMBOLS = {
-    ("industry", "name"): """
-WITH news AS (
-    SELECT s.symbol, coalesce(n.name, s.name) AS name, coalesce(n.industry, s.industry) AS industry
-    FROM pg_temp.stockgraph_incoming AS n
-    JOIN symbols AS s ON s.symbol = n.symbol
-    WHERE n.news AND ((n.name IS NOT NULL AND n.name IS DISTINCT FROM s.name)
-        OR (n.industry IS NOT NULL AND n.industry IS DISTINCT FROM s.industry))
-    ORDER BY s.symbol COLLATE "C"
-    FOR NO KEY UPDATE OF s
-), described AS (
-    UPDATE symbols AS s SET name = news.name, industry = news.industry
-    FROM news WHERE s.symbol = news.symbol
-    RETURNING 1
-)
-SELECT count(*) FROM described""",
-    ("name",): """
-WITH news AS (
-    SELECT s.symbol, n.name
-    FROM pg_temp.stockgraph_incoming AS n
-    JOIN symbols AS s ON s.symbol = n.symbol
-    WHERE n.news AND n.name IS NOT NULL AND n.name IS DISTINCT FROM s.name
-    ORDER BY s.symbol COLLATE "C"
-    FOR NO KEY UPDATE OF s
-), described AS (
-    UPDATE symbols AS s SET name = news.name
-    FROM news WHERE s.symbol = news.symbol
-    RETURNING 1
-)
-SELECT count(*) FROM described""",
-    ("industry",): """
-WITH news AS (
-    SELECT s.symbol, n.industry
-    FROM pg_temp.stockgraph_incoming AS n
-    JOIN symbols AS s ON s.symbol = n.symbol
-    WHERE n.news AND n.industry IS NOT NULL AND n.industry IS DISTINCT FROM s.industry
-    ORDER BY s.symbol COLLATE "C"
-    FOR NO KEY UPDATE OF s
-), described AS (
-    UPDATE symbols AS s SET industry = news.industry
-    FROM news WHERE s.symbol = news.symbol
-    RETURNING 1
-)
-SELECT count(*) FROM described""",
-}
 
 # no rounding but that to the column's decimals
 _ROUNDING = Context(prec=1_000, rounding=ROUND_HALF_EVEN)
 
 
 class GroupRefused(StockgraphError):
-    """A group that this database does not take as it is; nothing of it was written."""
+    """The database does not accept a group; nothing of it was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reweighting:
-    """A member that stayed with another weight."""
+    """A member whose weight changed."""
 
     symbol: str
     old: Decimal | None
@@ -241,62 +60,62 @@ class Reweighting:
 
 @dataclass(frozen=True, slots=True)
 class Listed(Generic[T]):
-    """Changes of one kind, of which a group may have any number."""
+    """Any number of changes of one kind, the first of which are listed."""
 
     total: int = 0
     first: tuple[T, ...] = ()
-    """No more than LISTED, by symbol."""
+    """At most LISTED, by symbol."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupDiff:
-    """What a load changed in one group."""
+    """Changes that a load made to one group."""
 
     type: str
     name: str
     environment: str
     as_of: date | None
-    """The day of the holdings; None where none was given, which is today."""
+    """Day of the holdings; None if none was given, which means today."""
     created: bool
-    """The group was not there before."""
+    """True if the group is new."""
     redescribed: bool
-    """The group was there, with another description."""
+    """True if the group existed with another description."""
     annotated: bool
-    """The group was there, with other metadata, the day of its holdings among them, or another filter."""
+    """True if the group existed with another filter or other metadata, including the day of its holdings."""
     added: Listed[str]
     removed: Listed[str]
     reweighted: Listed[Reweighting]
     unchanged: int
-    """Members that stayed as they were."""
+    """Number of members that did not change."""
     rounded: int
-    """Weights with more decimals than the database keeps."""
+    """Number of weights with more decimals than the database stores."""
     zeroed: Listed[str]
-    """Members whose weight became zero by that."""
+    """Members whose weight was rounded to zero."""
     symbols_changed: int
-    """Rows of the table of symbols that were written."""
+    """Number of rows written to the table of symbols."""
 
     @property
     def changed(self) -> bool:
-        """Whether the group or its members differ from before."""
-        told = self.created or self.redescribed or self.annotated
-        return bool(told or self.added.total or self.removed.total or self.reweighted.total)
+        """True if the group or its members changed."""
+        own = self.created or self.redescribed or self.annotated
+        return bool(own or self.added.total or self.removed.total or self.reweighted.total)
 
 
 class _Tables(NamedTuple):
-    """What matters here of the tables as they are, and the day."""
+    """Properties of the tables as they are in this database, and today's date."""
 
-    unit: Decimal | None
-    """Of the last decimal of a weight; None where a weight keeps all."""
-    limit: Decimal
-    """A weight lies between this and its negative."""
+    quantum: Decimal | None
+    """One unit of the last decimal of a weight; None if weights have any number of decimals."""
+    weight_limit: Decimal
+    """Exclusive bound of the absolute value of a weight."""
     own_symbols: bool
-    """The table of symbols is ours, so that rows may be added to it."""
-    described: tuple[str, ...]
-    """Which of its columns can be written."""
+    """True if the table of symbols is stockgraph's, so that rows may be added to it."""
+    symbol_columns: tuple[str, ...]
+    """Columns of the table of symbols that can be written."""
     history: bool
-    """What groups held on past days is kept."""
+    """True if there is a history that can be read."""
     today: date
-    """In UTC."""
+    """Today's date in UTC."""
 
 
 async def load_groups(
@@ -307,11 +126,11 @@ async def load_groups(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> AsyncGenerator[GroupDiff | GroupRefused, None]:
-    """Replace each group in a transaction of its own, and yield what became of it: its diff, or why it was refused.
+    """Replace each group in a transaction of its own, and yield its diff, or the reason why it was refused.
 
-    Where groups call a stock differently, the first counts, so that the same load again finds nothing to write; of a
-    group that comes several times, one day after another, the last. A dry run yields the same and writes nothing. The
-    connection should set no timeout for statements: a load may wait for another.
+    If groups name a stock differently, the first counts, so that repeating the load writes nothing; if a group comes
+    several times, one day after another, its last names count. A dry run yields the same and writes nothing. The
+    connection should have no statement timeout, since a load may wait for another.
     """
     names: Names = {}
     for _, days in groupby(groups, lambda group: (group.type, group.name)):
@@ -341,69 +160,69 @@ async def replace_group(
     names: Names | None = None,
     progress: Progress | None = None,
 ) -> GroupDiff:
-    """Make a group what `group` says, in one transaction (a savepoint within the caller's), and tell what changed.
+    """Replace a group in one transaction (a savepoint within the caller's), and return the changes.
 
-    It takes effect on the day of the holdings, which is kept in the group's metadata as `as_of`. Names and industries
-    go to the table of symbols, where a None leaves what is known; what `names` holds goes before, and what is written
-    is added to it. Rows that are right already are not written. GroupRefused says why the database does not take the
-    group; one reason is a day before the latest on which anything of the group changed, unless that is of the demo.
+    They take effect on the day of the holdings, which the group's metadata store as `as_of`. Names and industries are
+    written to the table of symbols, where None leaves the present value; those in `names` take precedence, and written
+    ones are added to it. Rows that do not differ are not written. Raises GroupRefused if the database does not accept
+    the group, for instance since its day is before the last change of the group, unless that is the demo's.
     """
-    incoming = _Incoming(group, names or {}, progress)
+    incoming = _IncomingGroup(group, names or {}, progress)
     try:
         async with connection.transaction(isolation="read_committed"):
             diff = await _replace(connection, group, environment, incoming)
     except InputFileError as error:
         raise GroupRefused(f"{group.type} {group.name}: {error}") from error
     except (asyncpg.PostgresError, UnicodeEncodeError) as error:
-        if reason := _refusal(group, environment, error):
+        if reason := _group_refusal(group, environment, error):
             raise GroupRefused(f"{group.type} {group.name}: {reason}.") from error
         raise
     if names is not None:
-        names |= incoming.news
+        names |= incoming.new_names
     return diff
 
 
-class _Incoming:
-    """The rows of a group on their way into the database, and what was seen of them."""
+class _IncomingGroup:
+    """The rows of a group on their way into the database, counted and rounded."""
 
     def __init__(self, group: GroupHoldings, names: Names, progress: Progress | None) -> None:
         self.group = group
         self.names = names
         self.progress = progress
-        self.news: Names = {}
-        """What stocks are called that `names` does not tell."""
+        self.new_names: Names = {}
+        """Names and industries that `names` does not have."""
         self.count = 0
         self.rounded = 0
         self.zeroed = 0
         self.first_zeroed: list[str] = []
 
-    def tell(self, what: str, done: int, of: int | None) -> None:
-        """Say how far the group is."""
+    def report(self, action: str, done: int, total: int | None) -> None:
+        """Report the progress of the group."""
         if self.progress:
-            self.progress(f"{what} {self.group.type} {self.group.name}", done, of)
+            self.progress(f"{action} {self.group.type} {self.group.name}", done, total)
 
     def records(self, tables: _Tables) -> Iterator[tuple[str, Decimal | None, str | None, str | None, bool]]:
-        """Yield each member: its weight as the database keeps it, its name and its industry, whether they are news."""
+        """Yield symbol, weight as stored, name and industry of each member, and true if one of the latter is new."""
         room = MAX_KEPT - len(self.names)
         for holding in self.group.holdings:
-            if self.count % _ROWS_BETWEEN == 0:
-                self.tell("Copying", self.count, len(self.group.holdings))
+            if self.count % _PROGRESS_ROWS == 0:
+                self.report("Copying", self.count, len(self.group.holdings))
             self.count += 1
-            told = self.names.get(holding.symbol)
-            name, industry = told or (None, None)
-            called = name or holding.name, industry or holding.industry
-            if called != told and len(self.news) < room:
-                self.news[holding.symbol] = called
-            yield holding.symbol, self.at_scale(holding.symbol, holding.weight, tables), *called, called != told
+            known = self.names.get(holding.symbol)
+            name, industry = known or (None, None)
+            merged = name or holding.name, industry or holding.industry
+            if merged != known and len(self.new_names) < room:
+                self.new_names[holding.symbol] = merged
+            yield holding.symbol, self.rounded_weight(holding.symbol, holding.weight, tables), *merged, merged != known
 
-    def at_scale(self, symbol: str, weight: Decimal | None, tables: _Tables) -> Decimal | None:
-        """Round a weight to what the database keeps; GroupRefused where it cannot."""
+    def rounded_weight(self, symbol: str, weight: Decimal | None, tables: _Tables) -> Decimal | None:
+        """Round a weight to the decimals that the database stores; raise GroupRefused if it is out of range."""
         if weight is None:
             return None
-        fits = weight.is_finite() and abs(weight) < tables.limit
-        kept = weight.quantize(tables.unit, context=_ROUNDING) if fits and tables.unit is not None else weight
-        if not fits or abs(kept) >= tables.limit:
-            limits = f"a number between -{tables.limit} and {tables.limit}"
+        fits = weight.is_finite() and abs(weight) < tables.weight_limit
+        kept = weight.quantize(tables.quantum, context=_ROUNDING) if fits and tables.quantum is not None else weight
+        if not fits or abs(kept) >= tables.weight_limit:
+            limits = f"a number between -{tables.weight_limit} and {tables.weight_limit}"
             raise GroupRefused(f"{self.group.type} {self.group.name}: the weight {weight} of {symbol} is not {limits}.")
         self.rounded += kept != weight
         if weight and not kept:
@@ -413,44 +232,46 @@ class _Incoming:
         return kept
 
 
-async def _replace(connection: Connection, group: GroupHoldings, environment: str, incoming: _Incoming) -> GroupDiff:
+async def _replace(
+    connection: Connection, group: GroupHoldings, environment: str, incoming: _IncomingGroup
+) -> GroupDiff:
     tables = await _read_tables(connection)
     if group.as_of and group.as_of > tables.today:
         reason = f"the holdings are of {group.as_of}, a day to come; --as-of says from when on they hold"
         raise GroupRefused(f"{group.type} {group.name}: {reason}.")
     await _copy(connection, group, incoming, tables)
-    await connection.fetchval(_SET_DAY, str(group.as_of or ""))
+    await connection.fetchval(_SQL["set_effective_day"], str(group.as_of or ""))
     key = (group.type, group.name, environment)
     metadata = dict(group.metadata or {}) | ({"as_of": str(group.as_of)} if group.as_of else {})
     liquidity_filter = None if group.liquidity_filter is None else json.dumps(group.liquidity_filter)
-    told = (group.description, json.dumps(metadata), liquidity_filter)
-    row, created = await _find_group(connection, group.as_of, key, told, tables)
-    changes = await connection.fetch(_MERGE_MEMBERS, row["id"], LISTED)
+    fields = (group.description, json.dumps(metadata), liquidity_filter)
+    row, created = await _find_group(connection, group.as_of, key, fields, tables)
+    changes = await connection.fetch(_SQL["merge_members"], row["id"], LISTED)
     added, removed = (_listed(changes, kind, lambda change: str(change["symbol"])) for kind in ("added", "removed"))
     reweighted = _listed(
         changes, "reweighted", lambda change: Reweighting(change["symbol"], change["old"], change["new"])
     )
-    said = None
+    updated = None
     if not created:
-        # the day, where members of no known day replace others; that it is of the demo, where anything is loaded
-        forget = ["stockgraph"] if row["demo"] else []
-        forget += ["as_of"] if changes and not group.as_of else []
-        said = await connection.fetchrow(_UPDATE_GROUP, row["id"], bool(changes), *told, forget)
+        # whatever is loaded replaces the demo; members without a day end the validity of the present one
+        removed_keys = ["stockgraph"] if row["demo"] else []
+        removed_keys += ["as_of"] if changes and not group.as_of else []
+        updated = await connection.fetchrow(_SQL["update_group"], row["id"], bool(changes), *fields, removed_keys)
     elif group.past and tables.history:
-        await _begin_earlier(connection, row["id"], group.past)
-    # last, since groups share stocks: whoever waits for these rows waits for the end of this transaction
+        await _write_past(connection, row["id"], group.past)
+    # last, since groups share stocks: other loads wait for these rows until this transaction ends
     symbols_changed = 0
     if tables.own_symbols:
-        symbols_changed += await connection.fetchval(_ADD_SYMBOLS)
-    if tables.described:
-        symbols_changed += await connection.fetchval(_DESCRIBE_SYMBOLS[tables.described])
-    await connection.execute(_DROP_INCOMING)
+        symbols_changed += await connection.fetchval(_SQL["add_symbols"])
+    if tables.symbol_columns:
+        symbols_changed += await connection.fetchval(_DESCRIBE_SYMBOLS[tables.symbol_columns])
+    await connection.execute(_SQL["drop_incoming"])
     return GroupDiff(
         *key,
         as_of=group.as_of,
         created=created,
-        redescribed=bool(said and said["redescribed"]),
-        annotated=bool(said and said["annotated"]),
+        redescribed=bool(updated and updated["redescribed"]),
+        annotated=bool(updated and updated["annotated"]),
         added=added,
         removed=removed,
         reweighted=reweighted,
@@ -461,10 +282,10 @@ async def _replace(connection: Connection, group: GroupHoldings, environment: st
     )
 
 
-async def _copy(connection: Connection, group: GroupHoldings, incoming: _Incoming, tables: _Tables) -> None:
-    """Bring the members to the database; GroupRefused where one is there twice."""
-    await connection.execute(_CREATE_INCOMING)
-    columns = ("symbol", "weight", "name", "industry", "news")
+async def _copy(connection: Connection, group: GroupHoldings, incoming: _IncomingGroup, tables: _Tables) -> None:
+    """Copy the members to the database; raise GroupRefused if one occurs twice."""
+    await connection.execute(_SQL["create_incoming"])
+    columns = ("symbol", "weight", "name", "industry", "is_new")
     records = incoming.records(tables)
     await copied(
         connection,
@@ -472,18 +293,18 @@ async def _copy(connection: Connection, group: GroupHoldings, incoming: _Incomin
             "stockgraph_incoming", schema_name="pg_temp", columns=columns, records=records
         ),
     )
-    incoming.tell("Merging", 0, None)
+    incoming.report("Merging", 0, None)
     try:
-        await connection.execute(_INDEX_INCOMING)
+        await connection.execute(_SQL["index_incoming"])
     except asyncpg.UniqueViolationError as error:
         symbol = str(error.detail).partition("=(")[2].rpartition(")")[0]
         raise GroupRefused(f"{group.type} {group.name}: symbol {symbol} is given twice.") from error
 
 
 async def copied(connection: Connection, copy: Coroutine[Any, Any, str]) -> None:
-    """Await a copy into a table.
+    """Await a copy into a table; raise ConnectionDoesNotExistError if the connection is lost.
 
-    By asyncpg alone, one that waits to write when the connection is lost would wait for ever.
+    By itself, asyncpg would wait for ever if the connection is lost while a copy waits to write.
     """
     copying = asyncio.ensure_future(copy)
 
@@ -507,18 +328,18 @@ def _listed(changes: Sequence[asyncpg.Record], kind: str, item: Callable[[asyncp
 
 
 async def _find_group(
-    connection: Connection, as_of: date | None, key: tuple[str, str, str], told: tuple[Any, ...], tables: _Tables
+    connection: Connection, as_of: date | None, key: tuple[str, str, str], fields: tuple[Any, ...], tables: _Tables
 ) -> tuple[asyncpg.Record, bool]:
-    """Lock a group, or make it, and say whether it was made; refuse holdings that are older than it is."""
+    """Lock or create a group, and return its row and true if it is new; refuse holdings older than the group."""
     created = False
-    while not (row := await connection.fetchrow(_LOCK_GROUP, *key)):
-        if row := await connection.fetchrow(_CREATE_GROUP, *key, *told):
+    while not (row := await connection.fetchrow(_SQL["lock_group"], *key)):
+        if row := await connection.fetchrow(_SQL["create_group"], *key, *fields):
             created = True
             break
     days = [read_day(row["as_of"] or "")]
     if tables.history:
-        days.append(await connection.fetchval(_CHANGED_ON, row["id"], *key, created))
-    # a day to come can only be somebody's mistake
+        days.append(await connection.fetchval(_SQL["last_change_day"], row["id"], *key, created))
+    # days in the future are mistakes
     newest = max((day for day in days if day and day <= tables.today), default=None)
     if as_of and newest and as_of < newest:
         if not row["demo"]:
@@ -527,27 +348,27 @@ async def _find_group(
                 f"{key[0]} {key[1]}: the holdings are of {as_of}, older than {there} ({newest});"
                 f" --as-of {newest} or later takes them as of then."
             )
-        await connection.execute(_DELETE_GROUP, row["id"])
+        await connection.execute(_SQL["delete_group"], row["id"])
         if tables.history:
-            await connection.execute(_FORGET_GROUP, row["id"])
-        row, created = await connection.fetchrow(_CREATE_GROUP, *key, *told), True
-        assert row  # noqa: S101 - its place is this transaction's
+            await connection.execute(_SQL["delete_history"], row["id"])
+        row, created = await connection.fetchrow(_SQL["create_group"], *key, *fields), True
+        assert row  # noqa: S101 - this transaction has deleted the other row
     return row, created
 
 
-async def _begin_earlier(connection: Connection, group_id: int, past: Sequence[MembershipPeriod]) -> None:
-    """Give a group that was made just now the past that its source tells."""
+async def _write_past(connection: Connection, group_id: int, past: Sequence[MembershipPeriod]) -> None:
+    """Write the membership periods of a group that this load created."""
     columns = ("group_id", "symbol", "valid_from", "valid_to")
-    ended = ((group_id, *spell) for spell in past if spell.valid_to)
+    ended = ((group_id, *period) for period in past if period.valid_to)
     await copied(connection, connection.copy_records_to_table("membership_history", columns=columns, records=ended))
-    lasting = [spell for spell in past if not spell.valid_to]
-    symbols, days = [spell.symbol for spell in lasting], [spell.valid_from for spell in lasting]
-    await connection.execute(_BEGIN_SPELLS, group_id, symbols, days)
-    await connection.execute(_BEGIN_GROUP, group_id, min(spell.valid_from for spell in past))
+    lasting = [period for period in past if not period.valid_to]
+    symbols, days = [period.symbol for period in lasting], [period.valid_from for period in lasting]
+    await connection.execute(_SQL["backdate_members"], group_id, symbols, days)
+    await connection.execute(_SQL["backdate_group"], group_id, min(period.valid_from for period in past))
 
 
 async def _read_tables(connection: Connection) -> _Tables:
-    (row,) = await connection.fetch(_TABLES)
+    (row,) = await connection.fetch(_SQL["inspect_tables"])
     if row["missing"]:
         missing = ", ".join(row["missing"])
         raise DatabaseUnavailable(f"The database lacks tables ({missing}); `stockgraph init` makes what is missing.")
@@ -561,8 +382,8 @@ async def _read_tables(connection: Connection) -> _Tables:
     return _Tables(unit, limit, own_symbols, described, row["history"], row["today"])
 
 
-def _refusal(group: GroupHoldings, environment: str, error: Exception) -> str | None:
-    """Say why the database refuses a group; None where the fault is not with the group."""
+def _group_refusal(group: GroupHoldings, environment: str, error: Exception) -> str | None:
+    """Say why the database refuses a group; None if the group is not the cause."""
     if isinstance(error, asyncpg.CheckViolationError):
         where = f"the constraint {error.constraint_name} of {error.table_name}"
         what = f"type {group.type} in environment {environment}"
@@ -571,7 +392,7 @@ def _refusal(group: GroupHoldings, environment: str, error: Exception) -> str | 
 
 
 def refusal(error: Exception) -> str | None:
-    """Say why the database refuses rows; None where the fault is not with them."""
+    """Say why the database refuses rows; None if they are not the cause."""
     match error:
         case asyncpg.IntegrityConstraintViolationError():
             why = str(error.detail or error.message).rstrip(".")
@@ -581,6 +402,6 @@ def refusal(error: Exception) -> str | None:
         case asyncpg.InsufficientPrivilegeError():
             return f"the database does not let this user write it ({error.message})"
         case asyncpg.DataError() | UnicodeEncodeError():
-            # the server's, or of the client that encodes for it
+            # raised by the server, or by the client that encodes the values
             return f"the database cannot hold it ({getattr(error, 'message', None) or error})"
     return None

@@ -1,7 +1,7 @@
-"""A file of holdings -> checked rows. Pure: rows of text in, holdings out, no database.
+"""A file of holdings -> checked holdings. Pure: rows of text in, holdings out, no database.
 
-A file is told by its content: what a fund company publishes (vendors.py), or a plain form: `symbol,name,weight` holds
-one group, `symbol,sector,industry` a group for each sector.
+The format is detected by content: a vendor's (vendors.py), or a plain one. `symbol,name,weight` holds one group,
+`symbol,sector,industry` a group for each sector.
 """
 
 import re
@@ -15,25 +15,25 @@ from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
 
 from graph.errors import InputFileError
-from graph.loading.files import FileErrors, NotHoldings, Progress, Row, columns_of, printable, quoted, read_rows
-from graph.loading.vendors import HEADER_WITHIN, Entry, dotted, find_table, shape_error
+from graph.loading.files import FileErrors, NotHoldings, Progress, TextRow, columns_of, printable, quoted, read_rows
+from graph.loading.vendors import HEADER_WITHIN, VendorRow, find_table, shape_error, with_dotted_class
+from graph.model import GroupType
 
-TYPES = ("ETF", "THEME", "SECTOR", "SEGMENT", "CUSTOM", "UNIVERSE")
 MAX_SYMBOL = 50
 MAX_NAME = 100
 MAX_KEPT = 100_000
-"""Rows that are kept in memory, of one table that must be read whole, and of all the files of a load: the holdings of
-further files are read from them again when they are needed. Some 60,000 stocks are listed in the world."""
+"""Maximum rows held in memory, of a table that must be complete and of all files of a load together; the holdings of
+further files are read again when they are needed. Some 60,000 stocks are listed in the world."""
 
 Unit = Literal["fraction", "percent"]
 
 _TICKER = re.compile(r"[A-Z0-9.]{1,10}")
-_FORMS = "symbol,name,weight; symbol,sector,industry; or as iShares, SSGA, Invesco, Vanguard and ARK publish holdings"
+_FORMATS = "symbol,name,weight; symbol,sector,industry; or as iShares, SSGA, Invesco, Vanguard and ARK publish holdings"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?", re.IGNORECASE | re.ASCII)
 _FRACTION_SUM = (Decimal("0.5"), Decimal("1.5"))
 _PERCENT_SUM = (Decimal(50), Decimal(150))
 _WHOLE_SUM = (Decimal("0.9"), Decimal("1.1"))
-_MAX_WEIGHT = 10  # what numeric(9,8) and numeric(5,4) hold
+_WEIGHT_LIMITS: Mapping[Unit, int] = {"fraction": 10, "percent": 1_000}  # what numeric(9,8) and numeric(5,4) hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ class Holding:
 
     symbol: str
     weight: Decimal | None = None
-    """A fraction of the group (0.0650 = 6.5 %); None where it is not known."""
+    """Fraction of the group (0.0650 = 6.5 %); None if unknown."""
     name: str | None = None
-    """The company's, for the table of symbols."""
+    """Name of the company, for the table of symbols."""
     industry: str | None = None
 
 
@@ -54,114 +54,116 @@ class SkippedRow:
 
     line: int
     ticker: str
-    """As the vendor writes it; empty or a dash where there is none."""
+    """Ticker as the vendor writes it; empty or a dash if there is none."""
     name: str | None
     weight: Decimal | None
-    """A fraction of the fund."""
+    """Fraction of the fund."""
     reason: str
-    """Such as cash, futures, no ticker."""
+    """Reason, such as cash, futures, no ticker."""
 
 
 class MembershipPeriod(NamedTuple):
-    """Days on end on which a stock was a member."""
+    """Consecutive days on which a stock was a member."""
 
     symbol: str
     valid_from: date
-    """The first of them."""
+    """First day."""
     valid_to: date | None
-    """The first day after them; None where it is a member still."""
+    """First day after the period; None if it has not ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupHoldings:
-    """A group as a source gives it, whole: what is not in `holdings` is not in the group."""
+    """A group as a source states it, with all of its members."""
 
     type: str
     name: str
     holdings: Collection[Holding] = field(repr=False)
-    """A tuple, or what reads them anew each time: InputFileError where their file has changed since."""
+    """A tuple, or a collection that reads its file at each iteration; InputFileError if the file has changed."""
     description: str | None = None
-    """None leaves the description that the group has."""
+    """Description; None leaves the present one."""
     as_of: date | None = None
-    """The day of the holdings: the one that is stated, else the file's own, else the index's, else that of the file's
-    name; None where none says, which is today."""
+    """Day of the holdings: the stated one, else that of the file's content, of the index, or of the file's name; None,
+    if none of them has one, means today."""
     left_out: tuple[SkippedRow, ...] = field(default=(), repr=False)
-    """In the order of the file."""
+    """Rows that are no members, in the order of the file."""
     metadata: Mapping[str, Any] | None = None
-    """What the source says of the group beside its members; keys that are not here stay as the group has them."""
+    """Further facts about the group; present keys that are not among these stay."""
     liquidity_filter: Any = None
-    """The filter that its members passed; None leaves the one that the group has."""
+    """Filter that its members passed; None leaves the present one."""
     past: tuple[MembershipPeriod, ...] = field(default=(), repr=False)
-    """Who was a member when, up to `as_of`, where the source knows; spells without an end are those of `holdings`."""
+    """Membership periods up to `as_of`, if the source has them; those without an end are the members in `holdings`."""
 
 
 _PlainRow = tuple[int, str, Decimal | None, str | None]
-"""The line, symbol, weight and name in a row of the plain form, the weight as it is written."""
+"""Line, symbol, weight as written, and name of a row of the plain format."""
 
 
 class Members(NamedTuple):
-    """What a file of one group holds."""
+    """Members of the one group of a file."""
 
     holdings: Collection[Holding]
     left_out: tuple[SkippedRow, ...] = ()
     as_of: date | None = None
-    fund: str | None = None  # its ticker, as the content has it
-    of_fund: bool = False  # what funds publish
+    fund: str | None = None
+    """Ticker of the fund, if the content has it."""
+    of_fund: bool = False
+    """True if the format is one that funds publish."""
     notes: tuple[str, ...] = ()
 
 
-class Load:
-    """What a load is told, and how many rows it may keep yet."""
+class LoadContext:
+    """Options of a load, and the number of rows that it may still hold in memory."""
 
     def __init__(self, unit: Unit | None = None, progress: Progress | None = None) -> None:
         self.unit = unit
         self.progress = progress
         self.room = MAX_KEPT
 
-    def keep(
-        self, errors: FileErrors, holdings: Sequence[Holding], anew: Callable[[FileErrors], Iterable[Holding]]
+    def hold(
+        self, errors: FileErrors, holdings: Sequence[Holding], reread: Callable[[FileErrors], Iterable[Holding]]
     ) -> Collection[Holding]:
-        """Give the holdings while there is room for them, and then what reads them anew."""
+        """Return the holdings as a tuple if there is room for them, else as a collection that rereads its file."""
         if len(holdings) > self.room:
-            return RereadHoldings(errors, len(holdings), anew)
+            return RereadHoldings(errors, len(holdings), reread)
         self.room -= len(holdings)
         return tuple(holdings)
 
 
 class RereadHoldings(Collection[Holding]):
-    """Holdings that are too many to keep: each time they are read from their file again."""
+    """Holdings too many to hold in memory: each iteration reads them from their file again."""
 
     def __init__(self, errors: FileErrors, count: int, read: Callable[[FileErrors], Iterable[Holding]]) -> None:
-        self._path, self._state, self._count, self._read = errors.path, errors.state, count, read
+        self._path, self._fingerprint, self._count, self._read = errors.path, errors.fingerprint, count, read
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Holding]:
-        yield from self._read(FileErrors(self._path, self._state))
+        yield from self._read(FileErrors(self._path, self._fingerprint))
 
     def __contains__(self, holding: object) -> bool:
         return any(holding == each for each in self)
 
 
-def check_group(group_type: str, name: str) -> tuple[str, str]:
-    """Check a type and a name, and write them as the database holds them; ValueError says what is wrong."""
-    if group_type.upper() not in TYPES:
-        raise ValueError(f"type {quoted(group_type)} is none of {', '.join(TYPES)}")
-    named = name.strip()
-    if group_type.upper() in ("SECTOR", "THEME"):
-        named = re.sub(r"[\W_]+", "_", named.lower()).strip("_")
-    if not 0 < len(named) <= MAX_NAME or not named.isprintable():
+def normalize_group(group_type: str, name: str) -> tuple[str, str]:
+    """Return a type and a name as the database holds them; raise ValueError if one is invalid."""
+    if group_type.upper() not in list(GroupType):
+        raise ValueError(f"type {quoted(group_type)} is none of {', '.join(GroupType)}")
+    normalized = name.strip()
+    if group_type.upper() in (GroupType.SECTOR, GroupType.THEME):
+        normalized = re.sub(r"[\W_]+", "_", normalized.lower()).strip("_")
+    if not 0 < len(normalized) <= MAX_NAME or not normalized.isprintable():
         raise ValueError(f"name {quoted(name)} is not 1 to {MAX_NAME} printable characters")
-    return group_type.upper(), named
+    return group_type.upper(), normalized
 
 
 def read_holdings(
-    errors: FileErrors, line: int, header: Sequence[str], rows: Iterator[Row], load: Load
+    errors: FileErrors, line: int, header: Sequence[str], rows: Iterator[TextRow], load: LoadContext
 ) -> Members | dict[str, GroupHoldings]:
-    """Read the holdings of a group, or sectors by name, from the first row of a file and the others.
+    """Read the holdings of one group, or sectors by name, from the header of a file and its further rows.
 
-    InputFileError says why the file cannot be read on; where it has bad rows, what this gives is not whole.
+    Raises InputFileError if the file cannot be read any further. If rows are bad, the result is incomplete.
     """
     names = {name.lower() for name in header}
     content: Members | dict[str, GroupHoldings]
@@ -176,12 +178,14 @@ def read_holdings(
     return content
 
 
-def _parse_members(errors: FileErrors, rows: Iterable[Row], columns: Mapping[str, int], load: Load) -> Members:
-    """Read the plain form, of any length: what is too long to keep is read again by whoever needs its rows."""
+def _parse_members(
+    errors: FileErrors, rows: Iterable[TextRow], columns: Mapping[str, int], load: LoadContext
+) -> Members:
+    """Read the plain format, of any length; the rows of a file too long for memory are read again when needed."""
     kept: list[_PlainRow] = []
     signs: set[bool] = set()
     count, total, largest = 0, Decimal(0), Decimal(0)
-    for row in _written(errors, rows, columns, signs):
+    for row in _plain_rows(errors, rows, columns, signs):
         count += 1
         if count <= load.room:
             kept.append(row)
@@ -190,117 +194,118 @@ def _parse_members(errors: FileErrors, rows: Iterable[Row], columns: Mapping[str
             largest = max(largest, weight.copy_abs())
     if errors:
         return Members(())
-    limit = limit_of(detect_unit(errors, total, signs, load.unit))
-    whole = count == len(kept)
-    if largest >= limit:
-        for line, _, weight, _ in kept if whole else _reread(FileErrors(errors.path, errors.state)):
-            if fault := out_of_range(weight, limit):
-                errors.add(line, fault)
-    if whole:
+    unit = detect_unit(errors, total, signs, load.unit)
+    complete = count == len(kept)
+    if largest >= _WEIGHT_LIMITS[unit]:
+        for line, _, weight, _ in kept if complete else _reread(FileErrors(errors.path, errors.fingerprint)):
+            if reason := weight_error(weight, unit):
+                errors.add(line, reason)
+    if complete:
         load.room -= count
-        return Members(tuple(_holdings(kept, limit)))
-    return Members(RereadHoldings(errors, count, lambda again: _holdings(_reread(again), limit)))
+        return Members(tuple(_holdings(kept, unit)))
+    return Members(RereadHoldings(errors, count, lambda again: _holdings(_reread(again), unit)))
 
 
 def _reread(errors: FileErrors) -> Iterator[_PlainRow]:
-    """Read a plain file that was right before."""
+    """Read the rows of a plain file that was read without errors before."""
     rows = read_rows(errors)
-    return _written(errors, rows, columns_of(errors, *next(rows)), set())
+    return _plain_rows(errors, rows, columns_of(errors, *next(rows)), set())
 
 
-def _written(
-    errors: FileErrors, rows: Iterable[Row], columns: Mapping[str, int], signs: set[bool]
+def _plain_rows(
+    errors: FileErrors, rows: Iterable[TextRow], columns: Mapping[str, int], signs: set[bool]
 ) -> Iterator[_PlainRow]:
-    """Yield the rows of the plain form."""
+    """Yield the rows of the plain format."""
     weight_at, name_at = columns["weight"], columns.get("name")
-    for line, symbol, fields in _members(errors, rows, columns):
+    for line, symbol, fields in _rows_with_symbols(errors, rows, columns):
         try:
-            weight = read_number(fields[weight_at], signs)
+            weight = parse_weight(fields[weight_at], signs)
         except ValueError as error:
             errors.add(line, str(error))
             continue
         yield line, symbol, weight, None if name_at is None else " ".join(fields[name_at].split()) or None
 
 
-def _holdings(rows: Iterable[_PlainRow], limit: int) -> Iterator[Holding]:
-    return (Holding(symbol, as_fraction(weight, limit), name) for _, symbol, weight, name in rows)
+def _holdings(rows: Iterable[_PlainRow], unit: Unit) -> Iterator[Holding]:
+    return (Holding(symbol, as_fraction(weight, unit), name) for _, symbol, weight, name in rows)
 
 
-def _parse_vendor(errors: FileErrors, rows: Iterator[Row], load: Load) -> Members:
+def _parse_vendor(errors: FileErrors, rows: Iterator[TextRow], load: LoadContext) -> Members:
     """Read a table that a fund company publishes, wherever in the file it begins."""
     head = list(islice(rows, HEADER_WITHIN))
     found = find_table(errors, head)
     if found is None:
-        raise _unknown_form(errors, head)
+        raise _unknown_format(errors, head)
     table, first = found
-    entries: list[tuple[Entry, Decimal | None]] = []
+    vendor_rows: list[tuple[VendorRow, Decimal | None]] = []
     signs: set[bool] = set()
-    for entry in table.entries(whole(errors, chain(first, rows))):
+    for row in table.vendor_rows(bounded_rows(errors, chain(first, rows))):
         weight = None
         try:
-            weight = read_number(entry.weight, signs)
-            check_symbol(entry.symbol)
+            weight = parse_weight(row.weight, signs)
+            check_symbol(row.symbol)
         except ValueError as error:
-            # of what is left out anyway nothing needs to be right
-            if not entry.reason:
-                errors.add(entry.line, str(error))
-        entries.append((entry, weight))
+            # rows that are skipped anyway may be invalid
+            if not row.reason:
+                errors.add(row.line, str(error))
+        vendor_rows.append((row, weight))
     if errors:
         return Members(())
-    total = total_of(weight for _, weight in entries)
-    limit = limit_of(detect_unit(errors, total, signs, load.unit, says=table.percent, means=table.form.percent))
-    kept, left_out = _kept(errors, entries, limit)
+    total = total_of(weight for _, weight in vendor_rows)
+    unit = detect_unit(
+        errors, total, signs, load.unit, header_percent=table.percent, vendor_percent=table.format.percent
+    )
+    kept, left_out = _split_skipped(errors, vendor_rows, unit)
     if left_out and not kept:
         reasons = Counter(each.reason for each in left_out)
         counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
         raise errors.error(f"holds no stocks; all rows were left out: {counts}")
     notes = list(table.notes)
-    share = as_fraction(total, limit)
+    share = as_fraction(total, unit)
     if signs and share is not None and not _WHOLE_SUM[0] <= share <= _WHOLE_SUM[1]:
         notes.append(f"the weights sum to {share.scaleb(2):.4g} %; see that the file is whole")
     return Members(
-        load.keep(errors, kept, lambda again: _parse_vendor(again, read_rows(again), Load(load.unit)).holdings),
+        load.hold(errors, kept, lambda again: _parse_vendor(again, read_rows(again), LoadContext(load.unit)).holdings),
         tuple(left_out),
         table.as_of,
         table.fund if table.fund and _TICKER.fullmatch(table.fund) else None,
-        table.form.weight is not None,
+        table.format.weight is not None,
         tuple(f"{printable(errors.path)}: {note}." for note in notes),
     )
 
 
-def _kept(
-    errors: FileErrors, entries: Iterable[tuple[Entry, Decimal | None]], limit: int
+def _split_skipped(
+    errors: FileErrors, vendor_rows: Iterable[tuple[VendorRow, Decimal | None]], unit: Unit
 ) -> tuple[list[Holding], list[SkippedRow]]:
-    """Part the stocks, each symbol once and with its heaviest row, from what is left out."""
-    heaviest: dict[str, tuple[Entry, Decimal | None]] = {}
-    out: list[tuple[Entry, Decimal | None]] = []
-    for entry, weight in entries:
-        if entry.reason:
-            out.append((entry, weight))
+    """Separate the stocks, each symbol once with its heaviest row, from the rows that are skipped."""
+    heaviest: dict[str, tuple[VendorRow, Decimal | None]] = {}
+    out: list[tuple[VendorRow, Decimal | None]] = []
+    for row, weight in vendor_rows:
+        if row.reason:
+            out.append((row, weight))
             continue
-        if fault := out_of_range(weight, limit):
-            errors.add(entry.line, fault)
-        known = heaviest.setdefault(entry.symbol, (entry, weight))
-        if known[0] is not entry:
-            lighter = (entry, weight)
+        if reason := weight_error(weight, unit):
+            errors.add(row.line, reason)
+        known = heaviest.setdefault(row.symbol, (row, weight))
+        if known[0] is not row:
+            lighter = (row, weight)
             if weight is not None and (known[1] is None or weight > known[1]):
-                heaviest[entry.symbol], lighter = lighter, known
-            other = heaviest[entry.symbol][0].line
+                heaviest[row.symbol], lighter = lighter, known
+            other = heaviest[row.symbol][0].line
             out.append(
-                (lighter[0]._replace(reason=f"{entry.symbol} is on line {other} too, and not lighter"), lighter[1])
+                (lighter[0]._replace(reason=f"{row.symbol} is on line {other} too, and not lighter"), lighter[1])
             )
     holdings = [
-        Holding(symbol, as_fraction(weight, limit), entry.name, entry.industry)
-        for symbol, (entry, weight) in heaviest.items()
+        Holding(symbol, as_fraction(weight, unit), row.name, row.industry) for symbol, (row, weight) in heaviest.items()
     ]
     left_out = [
-        SkippedRow(entry.line, entry.ticker, entry.name, as_fraction(weight, limit), entry.reason)
-        for entry, weight in sorted(out, key=lambda each: each[0].line)
+        SkippedRow(row.line, row.ticker, row.name, as_fraction(weight, unit), row.reason)
+        for row, weight in sorted(out, key=lambda each: each[0].line)
     ]
     return holdings, left_out
 
 
-def _unknown_form(errors: FileErrors, head: Sequence[Row]) -> InputFileError:
+def _unknown_format(errors: FileErrors, head: Sequence[TextRow]) -> InputFileError:
     line, header = max(head, key=lambda row: sum(map(bool, row[1])), default=(0, []))
     if not header:
         return errors.error("is empty")
@@ -310,12 +315,12 @@ def _unknown_form(errors: FileErrors, head: Sequence[Row]) -> InputFileError:
     elif {"asset class", "cusip"} <= names or {"asset class", "isin"} <= names:
         reason = "lists bonds or the like, without tickers; only stocks are loaded"
     else:
-        reason = f"the columns {quoted(','.join(header))} are none of {_FORMS}"
+        reason = f"the columns {quoted(','.join(header))} are none of {_FORMATS}"
     return errors.error(reason, line, NotHoldings)
 
 
-def read_number(written: str, signs: set[bool]) -> Decimal | None:
-    """Read a weight, None where there is none, and keep whether it has a percent sign; ValueError says what it is."""
+def parse_weight(written: str, signs: set[bool]) -> Decimal | None:
+    """Parse a weight, None if empty; add to `signs` if it has a percent sign. Raise ValueError if invalid."""
     if not written:
         return None
     number = written.removesuffix("%").rstrip()
@@ -326,7 +331,7 @@ def read_number(written: str, signs: set[bool]) -> Decimal | None:
 
 
 def total_of(weights: Iterable[Decimal | None]) -> Decimal:
-    """Sum the weights that are known."""
+    """Return the sum of the known weights."""
     return sum((weight for weight in weights if weight is not None), Decimal(0))
 
 
@@ -336,52 +341,48 @@ def detect_unit(
     signs: set[bool],
     stated: Unit | None,
     *,
-    says: bool = False,
-    means: bool = False,
+    header_percent: bool = False,
+    vendor_percent: bool = False,
 ) -> Unit:
-    """Tell fractions from percent: as stated, as the signs or the header say, by the sum, as the vendor means."""
+    """Return the unit of weights: the stated one, else by percent signs, the header, their sum, or the vendor."""
     if len(signs) > 1:
         raise errors.error("some weights have a percent sign and others have none")
     if stated == "fraction" and True in signs:
         raise errors.error("the weights have percent signs, so they are no fractions; leave out --weights")
     if stated or not signs:
         return stated or "fraction"
-    if True in signs or says or _PERCENT_SUM[0] <= total <= _PERCENT_SUM[1]:
+    if True in signs or header_percent or _PERCENT_SUM[0] <= total <= _PERCENT_SUM[1]:
         return "percent"
     if _FRACTION_SUM[0] <= total <= _FRACTION_SUM[1]:
         return "fraction"
-    if means:
+    if vendor_percent:
         return "percent"
     both = "--weights fraction or --weights percent"
     raise errors.error(f"the weights sum to {total:.6g}, neither near 1 nor near 100; say which they are with {both}")
 
 
-def limit_of(unit: Unit) -> int:
-    """Give what a weight in a unit lies below, as its negative lies above the negative of it."""
-    return _MAX_WEIGHT * (100 if unit == "percent" else 1)
-
-
-def out_of_range(weight: Decimal | None, limit: int) -> str:
-    """Say what is wrong with a weight beyond the limit of its unit; nothing if nothing."""
+def weight_error(weight: Decimal | None, unit: Unit) -> str:
+    """Say what is wrong with a weight that the database cannot hold; empty if nothing is."""
+    limit = _WEIGHT_LIMITS[unit]
     if weight is None or weight.copy_abs() < limit:
         return ""
-    return f"weight {weight} is not between -{limit} and {limit}{' percent' if limit > _MAX_WEIGHT else ''}"
+    return f"weight {weight} is not between -{limit} and {limit}{' percent' if unit == 'percent' else ''}"
 
 
-def as_fraction(weight: Decimal | None, limit: int) -> Decimal | None:
-    """Give a weight as a fraction; the limit tells its unit."""
-    return weight if weight is None or limit == _MAX_WEIGHT else weight.scaleb(-2)
+def as_fraction(weight: Decimal | None, unit: Unit) -> Decimal | None:
+    """Return a weight as a fraction of the group."""
+    return weight.scaleb(-2) if unit == "percent" and weight is not None else weight
 
 
 def _parse_sectors(
-    errors: FileErrors, rows: Iterable[Row], columns: Mapping[str, int], load: Load
+    errors: FileErrors, rows: Iterable[TextRow], columns: Mapping[str, int], load: LoadContext
 ) -> dict[str, GroupHoldings]:
     held: dict[str, list[Holding]] = {}
     written: dict[str, str] = {}
-    for line, symbol, fields in _members(errors, whole(errors, rows), columns):
+    for line, symbol, fields in _rows_with_symbols(errors, bounded_rows(errors, rows), columns):
         label = " ".join(fields[columns["sector"]].split())
         try:
-            name = check_group("SECTOR", label)[1]
+            name = normalize_group(GroupType.SECTOR, label)[1]
         except ValueError:
             errors.add(line, f"sector {quoted(label)} is not a name of 1 to {MAX_NAME} characters")
             continue
@@ -390,20 +391,23 @@ def _parse_sectors(
         held.setdefault(name, []).append(Holding(symbol, industry=industry or None))
     return {
         name: GroupHoldings(
-            "SECTOR", name, load.keep(errors, holdings, partial(_reread_sector, name)), description=written[name]
+            GroupType.SECTOR,
+            name,
+            load.hold(errors, holdings, partial(_reread_sector, name)),
+            description=written[name],
         )
         for name, holdings in sorted(held.items())
     }
 
 
 def _reread_sector(name: str, errors: FileErrors) -> Iterable[Holding]:
-    """Read a sector in a file that was right before."""
+    """Read a sector of a file that was read without errors before."""
     rows = read_rows(errors)
-    return _parse_sectors(errors, rows, columns_of(errors, *next(rows)), Load())[name].holdings
+    return _parse_sectors(errors, rows, columns_of(errors, *next(rows)), LoadContext())[name].holdings
 
 
-def whole(errors: FileErrors, rows: Iterable[Row]) -> Iterator[Row]:
-    """Pass on the rows of a file that can only be kept whole."""
+def bounded_rows(errors: FileErrors, rows: Iterable[TextRow]) -> Iterator[TextRow]:
+    """Yield rows; raise InputFileError if there are more than MAX_KEPT."""
     for number, row in enumerate(rows):
         if number == MAX_KEPT:
             reason = f"is the last of more than {MAX_KEPT:,} rows, which only a file of symbol,name,weight may have"
@@ -411,17 +415,17 @@ def whole(errors: FileErrors, rows: Iterable[Row]) -> Iterator[Row]:
         yield row
 
 
-def _members(
-    errors: FileErrors, rows: Iterable[Row], columns: Mapping[str, int]
+def _rows_with_symbols(
+    errors: FileErrors, rows: Iterable[TextRow], columns: Mapping[str, int]
 ) -> Iterator[tuple[int, str, list[str]]]:
-    """Yield the rows that have their fields and a symbol of their own."""
+    """Yield line, symbol and fields of the rows that have all fields and a valid symbol, each symbol once."""
     width, symbol_at = max(columns.values()) + 1, columns["symbol"]
     lines: dict[str, int] = {}
     for line, fields in rows:
         if reason := shape_error(fields, width):
             errors.add(line, reason)
             continue
-        symbol = dotted(fields[symbol_at].upper())
+        symbol = with_dotted_class(fields[symbol_at].upper())
         try:
             check_symbol(symbol)
         except ValueError as error:
@@ -436,6 +440,6 @@ def _members(
 
 
 def check_symbol(symbol: str) -> None:
-    """Raise a ValueError that says what is wrong with a symbol."""
+    """Raise ValueError if a symbol is invalid."""
     if not 0 < len(symbol) <= MAX_SYMBOL or not symbol.isprintable() or " " in symbol:
         raise ValueError(f"symbol {quoted(symbol)} is not 1 to {MAX_SYMBOL} characters without white space")

@@ -1,7 +1,7 @@
-"""A file of prices -> checked bars. Pure: files in, bars out, no database, and no more than a row in memory.
+"""A file of prices -> checked bars. Pure: files in, bars out, no database, and one row at a time in memory.
 
-A file is told by the names of its columns: `symbol,date,open,high,low,close,volume` in any order, or those of one stock
-as Yahoo and Nasdaq let download them, where what the file is called tells the symbol.
+The format is detected by column names: `symbol,date,open,high,low,close,volume` in any order, or the downloads of one
+stock from Yahoo and Nasdaq, whose file name has the symbol.
 """
 
 import re
@@ -15,16 +15,16 @@ from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
-from graph.loading.files import FileErrors, FileFingerprint, Progress, Row, columns_of, quoted, read_rows
+from graph.loading.files import FileErrors, FileFingerprint, Progress, TextRow, columns_of, quoted, read_rows
 from graph.loading.holdings import check_symbol
-from graph.loading.vendors import dotted, shape_error, spell
+from graph.loading.vendors import normalize_ticker, shape_error, with_dotted_class
 
 OPTIONAL = ("open", "high", "low", "volume")
-"""ColumnCache that a file of prices may lack."""
+"""Columns that a file of prices may lack."""
 MAX_VOLUME = 2**63 - 1
-"""Shares, what bigint holds."""
+"""Maximum volume in shares, the largest bigint."""
 FIRST_DAY = date(1900, 1, 1)
-"""What is before is somebody's mistake."""
+"""Earliest day; one before it is a mistake."""
 
 # the same columns by other names
 _ALIASES = {"ticker": "symbol", "close/last": "close"}
@@ -45,65 +45,65 @@ _SYMBOL_FILE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class PriceFile:
-    """A file that holds bars, of which no more than the names of its columns was read."""
+    """A file of bars, of which only the header was read."""
 
     path: Path
-    state: FileFingerprint | None
-    """Of the file when it was told; what is read later is of the same state."""
+    fingerprint: FileFingerprint | None
+    """Fingerprint of the file when its header was read; it must not differ when the bars are read."""
     columns: Mapping[str, int]
-    """The place of each that is there: symbol, date, open, high, low, close, volume."""
+    """Index of each present column among symbol, date, open, high, low, close, volume."""
     width: int
-    """Fields of a row."""
+    """Number of fields of a row."""
     symbol: str | None
-    """Of all the bars; None where a column tells."""
+    """Symbol of all the bars; None if there is a column of symbols."""
 
 
-class Bar(NamedTuple):
-    """What a stock cost in a session; None is what the file does not tell."""
+class BarRow(NamedTuple):
+    """Prices of a stock in a session as a row of a file states them; None if it does not."""
 
     line: int
     symbol: str
     day: date
     open: str | None
-    """A price in decimal digits as they are written, since the table says how many of them are kept."""
+    """Price as written, since the table determines how it is rounded."""
     high: str | None
     low: str | None
     close: str
     volume: int | None
-    """Shares."""
+    """Volume in shares."""
 
 
 def holds_prices(header: Sequence[str]) -> bool:
-    """Tell a file of prices by its header; what has weights too is one of holdings."""
+    """Return true if a header is that of prices; one with weights too is that of holdings."""
     names = _names(header)
     return {"date", "close"} <= set(names) and not any("weight" in name for name in names)
 
 
 def find_prices(
-    errors: FileErrors, line: int, header: Sequence[str], rows: Iterator[Row], name: str | None = None
+    errors: FileErrors, line: int, header: Sequence[str], rows: Iterator[TextRow], name: str | None = None
 ) -> PriceFile:
-    """Make out what is where in a file of prices by its header; `name` states the symbol of a file of one stock."""
+    """Find the columns of a file of prices by its header; `name` states the symbol of a file of one stock."""
     columns = columns_of(errors, line, _names(header))
-    told = {role: columns[role] for role in ("symbol", "date", "close", *OPTIONAL) if role in columns}
-    if name and "symbol" in told:
+    present = {role: columns[role] for role in ("symbol", "date", "close", *OPTIONAL) if role in columns}
+    if name and "symbol" in present:
         raise errors.error("has a column of symbols, so it takes no --name", line)
-    symbol = None if "symbol" in told else _spelled(errors, name)
+    symbol = None if "symbol" in present else _file_symbol(errors, name)
     if next(rows, None) is None:
         raise errors.error("has a header and no rows")
-    return PriceFile(errors.path, errors.state, told, max(columns.values()) + 1, symbol)
+    return PriceFile(errors.path, errors.fingerprint, present, max(columns.values()) + 1, symbol)
 
 
 def _names(header: Sequence[str]) -> list[str]:
     return [_ALIASES.get(name.lower(), name.lower()) for name in header]
 
 
-def _spelled(errors: FileErrors, name: str | None) -> str:
-    """Give the symbol of a file of one stock, as it is stated or as the file's name tells it."""
+def _file_symbol(errors: FileErrors, name: str | None) -> str:
+    """Return the symbol of a file of one stock: the stated one, else the one in the file's name."""
     found = _SYMBOL_FILE.fullmatch(errors.path.name)
     if not name and not found:
         reason = "its name does not tell whose prices it holds; give --name, or name it as AAPL.csv or yahoo_AAPL.csv"
         raise errors.error(reason)
-    symbol = spell((name or (found[1] if found else "")).strip().upper())[0]
+    symbol = normalize_ticker((name or (found[1] if found else "")).strip().upper())[0]
     try:
         check_symbol(symbol)
     except ValueError as error:
@@ -111,21 +111,21 @@ def _spelled(errors: FileErrors, name: str | None) -> str:
     return symbol
 
 
-class Bars:
-    """The bars of a file, each read and checked when it is asked for; bad rows go to `errors`."""
+class BarReader:
+    """Lazily read and checked bars of a file; bad rows are added to `errors`."""
 
     def __init__(self, errors: FileErrors, file: PriceFile, progress: Progress | None = None) -> None:
         self.errors, self.file, self.progress = errors, file, progress
         self.count = 0
-        """Bars that were given."""
+        """Number of bars yielded."""
         self.left_out = 0
-        """Rows without a close."""
+        """Number of rows without a close."""
 
-    def __iter__(self) -> Iterator[Bar]:
-        """Read the file; InputFileError says why it cannot be read on."""
-        places, width, one = self.file.columns, self.file.width, self.file.symbol
-        symbol_at, date_at, close_at = places.get("symbol", 0), places["date"], places["close"]
-        open_at, high_at, low_at, volume_at = (places.get(role) for role in OPTIONAL)
+    def __iter__(self) -> Iterator[BarRow]:
+        """Yield the bars; raise InputFileError if the file cannot be read any further."""
+        columns, width, file_symbol = self.file.columns, self.file.width, self.file.symbol
+        symbol_at, date_at, close_at = columns.get("symbol", 0), columns["date"], columns["close"]
+        open_at, high_at, low_at, volume_at = (columns.get(role) for role in OPTIONAL)
         latest = datetime.now(UTC).date() + timedelta(days=1)
         for line, fields in islice(read_rows(self.errors, self.progress), 1, None):
             if len(fields) != width and (reason := shape_error(fields, width)):
@@ -135,36 +135,36 @@ class Bars:
                 self.left_out += 1
                 continue
             try:
-                symbol = one or _symbol(fields[symbol_at])
-                day = _day(fields[date_at], latest, one)
-                opened = None if open_at is None else _price("open", fields[open_at], one)
-                high = None if high_at is None else _price("high", fields[high_at], one)
-                low = None if low_at is None else _price("low", fields[low_at], one)
-                close = _price("close", fields[close_at], one) or ""
-                volume = None if volume_at is None else _volume(fields[volume_at], one)
+                symbol = file_symbol or _symbol(fields[symbol_at])
+                day = _day(fields[date_at], latest, file_symbol)
+                opened = None if open_at is None else _price("open", fields[open_at], file_symbol)
+                high = None if high_at is None else _price("high", fields[high_at], file_symbol)
+                low = None if low_at is None else _price("low", fields[low_at], file_symbol)
+                close = _price("close", fields[close_at], file_symbol) or ""
+                volume = None if volume_at is None else _volume(fields[volume_at], file_symbol)
                 if high and low and float(high) < float(low):
                     raise ValueError(f"high {high} is below low {low}")  # noqa: TRY301 - as the others
             except ValueError as error:
                 self.errors.add(line, str(error))
                 continue
             self.count += 1
-            yield Bar(line, symbol, day, opened, high, low, close, volume)
+            yield BarRow(line, symbol, day, opened, high, low, close, volume)
 
 
 @lru_cache(maxsize=20_000)
 def _symbol(written: str) -> str:
-    symbol = dotted(written.upper())
+    symbol = with_dotted_class(written.upper())
     check_symbol(symbol)
     return symbol
 
 
 @lru_cache(maxsize=10_000)
-def _day(written: str, latest: date, one: str | None) -> date:
-    """Read a day, the month first where it has slashes, as only a file of one stock writes it."""
+def _day(written: str, latest: date, file_symbol: str | None) -> date:
+    """Parse a date; one with slashes, which only a file of one stock may have, begins with the month."""
     try:
         if found := _ISO_DAY.fullmatch(written):
             day = date(int(found[1]), int(found[2]), int(found[3]))
-        elif one and (found := _AMERICAN_DAY.fullmatch(written)):
+        elif file_symbol and (found := _AMERICAN_DAY.fullmatch(written)):
             day = date(int(found[3]), int(found[1]), int(found[2]))
         else:
             raise ValueError  # noqa: TRY301 - as a day that no month has
@@ -175,8 +175,8 @@ def _day(written: str, latest: date, one: str | None) -> date:
     return day
 
 
-def _price(name: str, written: str, one: str | None) -> str | None:
-    number = _number(written, one)
+def _price(name: str, written: str, file_symbol: str | None) -> str | None:
+    number = _number(written, file_symbol)
     if not number and written.lower() in _NOTHING:
         return None
     if not number or not 0 < float(number) < inf:
@@ -184,10 +184,10 @@ def _price(name: str, written: str, one: str | None) -> str | None:
     return number
 
 
-def _volume(written: str, one: str | None) -> int | None:
+def _volume(written: str, file_symbol: str | None) -> int | None:
     if written.isdecimal() and written.isascii() and len(written) < len(str(MAX_VOLUME)):
         return int(written)
-    number = _number(written, one)
+    number = _number(written, file_symbol)
     if not number and written.lower() in _NOTHING:
         return None
     if not number or Decimal(number) > MAX_VOLUME or Decimal(number) % 1:
@@ -195,8 +195,8 @@ def _volume(written: str, one: str | None) -> int | None:
     return int(Decimal(number))
 
 
-def _number(written: str, one: str | None) -> str:
-    """Give a number that is not negative, without the dollar sign and commas of a file of one stock; else nothing."""
+def _number(written: str, file_symbol: str | None) -> str:
+    """Return a number that is not negative, without the dollar sign and commas of a file of one stock; else empty."""
     if _NUMBER.fullmatch(written):
         return written
-    return written.replace("$", "").replace(",", "") if one and _AMERICAN.fullmatch(written) else ""
+    return written.replace("$", "").replace(",", "") if file_symbol and _AMERICAN.fullmatch(written) else ""

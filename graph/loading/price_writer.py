@@ -1,7 +1,6 @@
 """Checked bars -> one transaction -> the table of prices: all files of a load together.
 
-The rows are streamed into a temporary table and merged from there, so that however many they are, none of this keeps
-more than a few thousand of them in memory.
+The rows are streamed into a temporary table and merged from there, so that at most a few thousand are in memory.
 """
 
 import asyncio
@@ -16,131 +15,47 @@ import asyncpg
 from graph.errors import DatabaseUnavailable, InputFileError, StockgraphError
 from graph.loading.files import MAX_ERRORS, FileErrors, Progress, printable
 from graph.loading.group_writer import LISTED, Listed, copied, refusal
-from graph.loading.price_files import OPTIONAL, Bars, PriceFile
+from graph.loading.price_files import OPTIONAL, BarReader, PriceFile
 from graph.postgres.database import Connection
+from graph.postgres.statements import read_statements
 
-_ROWS_BETWEEN = 2_000  # two messages to the database
+_CHUNK_ROWS = 2_000  # rows of one message to the database
 _NULL = "\\N"
-
-_LACKING = "SELECT to_regclass('ohlcv_daily') IS NULL"
-
-# Where the bars go first, in the types that the table has here, so that a price is rounded once and in decimal. `told`
-# has a bit for each column of OPTIONAL that the file has.
-_CREATE_INCOMING = """
-CREATE TEMPORARY TABLE stockgraph_bars ON COMMIT DROP AS
-SELECT 0 AS file, 0 AS line, symbol, date, open, high, low, close, volume, 0 AS told FROM ohlcv_daily WITH NO DATA"""
-
-_INDEX_INCOMING = "CREATE UNIQUE INDEX ON pg_temp.stockgraph_bars (symbol, date)"
-
-_ANALYZE_INCOMING = "ANALYZE pg_temp.stockgraph_bars (told, symbol, date)"
-
-# Bars that are in one file twice, and those that differ from what the first file says that has the column: how many of
-# each two files, and the first of them ($1).
-_CLASHES = """
-SELECT file, other, line, other_line, symbol, date, total, place
-FROM (
-    SELECT file, other, line, other_line, symbol, date, count(*) OVER (PARTITION BY file, other) AS total,
-           row_number() OVER (PARTITION BY file, other ORDER BY line) AS place
-    FROM (
-        SELECT file, line, symbol, date, lag(line) OVER w AS other_line,
-               CASE WHEN lag(file) OVER w = file THEN file
-                    WHEN close IS DISTINCT FROM first_value(close) OVER w THEN first_value(file) OVER w
-                    WHEN told & 1 > 0
-                        AND open IS DISTINCT FROM (array_agg(open) FILTER (WHERE told & 1 > 0) OVER w)[1]
-                        THEN (array_agg(file) FILTER (WHERE told & 1 > 0) OVER w)[1]
-                    WHEN told & 2 > 0
-                        AND high IS DISTINCT FROM (array_agg(high) FILTER (WHERE told & 2 > 0) OVER w)[1]
-                        THEN (array_agg(file) FILTER (WHERE told & 2 > 0) OVER w)[1]
-                    WHEN told & 4 > 0
-                        AND low IS DISTINCT FROM (array_agg(low) FILTER (WHERE told & 4 > 0) OVER w)[1]
-                        THEN (array_agg(file) FILTER (WHERE told & 4 > 0) OVER w)[1]
-                    WHEN told & 8 > 0
-                        AND volume IS DISTINCT FROM (array_agg(volume) FILTER (WHERE told & 8 > 0) OVER w)[1]
-                        THEN (array_agg(file) FILTER (WHERE told & 8 > 0) OVER w)[1]
-               END AS other
-        FROM pg_temp.stockgraph_bars
-        WINDOW w AS (PARTITION BY symbol, date ORDER BY file, line)
-    ) AS paired
-    WHERE other IS NOT NULL
-) AS numbered
-WHERE place <= $1
-ORDER BY file, other, place"""
-
-_FORGET_FILES = "DELETE FROM pg_temp.stockgraph_bars WHERE file = ANY ($1::int[])"
-
-# Makes one bar of those that several files have alike.
-_UNITE = """
-WITH gone AS (
-    DELETE FROM pg_temp.stockgraph_bars WHERE (symbol, date) IN (
-        SELECT symbol, date FROM pg_temp.stockgraph_bars GROUP BY symbol, date HAVING count(*) > 1)
-    RETURNING *
-)
-INSERT INTO pg_temp.stockgraph_bars
-SELECT min(file), min(line), symbol, date, max(open), max(high), max(low), max(close), max(volume), bit_or(told)
-FROM gone GROUP BY symbol, date"""
-
-_SPAN = """
-SELECT ARRAY(SELECT DISTINCT symbol COLLATE "C" FROM pg_temp.stockgraph_bars ORDER BY 1) AS symbols,
-       min(date) AS first, max(date) AS last
-FROM pg_temp.stockgraph_bars"""
-
-# Whoever writes prices meanwhile waits, and whoever reads them does not: row by row, two that write in different orders
-# would wait for each other.
-_LOCK = "LOCK TABLE ohlcv_daily IN SHARE ROW EXCLUSIVE MODE"
-
-_CHANGE = """
-UPDATE ohlcv_daily AS b
-SET open = CASE WHEN i.told & 1 > 0 THEN i.open ELSE b.open END,
-    high = CASE WHEN i.told & 2 > 0 THEN i.high ELSE b.high END,
-    low = CASE WHEN i.told & 4 > 0 THEN i.low ELSE b.low END,
-    close = i.close,
-    volume = CASE WHEN i.told & 8 > 0 THEN i.volume ELSE b.volume END
-FROM pg_temp.stockgraph_bars AS i
-WHERE b.symbol = i.symbol AND b.date = i.date AND (b.close IS DISTINCT FROM i.close
-    OR i.told & 1 > 0 AND b.open IS DISTINCT FROM i.open OR i.told & 2 > 0 AND b.high IS DISTINCT FROM i.high
-    OR i.told & 4 > 0 AND b.low IS DISTINCT FROM i.low OR i.told & 8 > 0 AND b.volume IS DISTINCT FROM i.volume)"""
-
-# In one order, since indexes grow twice as fast so.
-_ADD = """
-INSERT INTO ohlcv_daily (symbol, date, open, high, low, close, volume)
-SELECT symbol, date, open, high, low, close, volume
-FROM pg_temp.stockgraph_bars AS i
-WHERE NOT EXISTS (SELECT FROM ohlcv_daily AS b WHERE b.symbol = i.symbol AND b.date = i.date)
-ORDER BY symbol COLLATE "C", date"""
+_SQL = read_statements("graph.loading", "price_writer.sql")
 
 
 class PricesRefused(StockgraphError):
-    """Prices that this database does not take; none of the load was written."""
+    """The database does not accept prices; none of the load was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class PricesDiff:
-    """What a load changed in the table of prices."""
+    """Changes that a load made to the table of prices."""
 
     files: int
-    """That were loaded."""
+    """Number of files that were loaded."""
     rows: int
-    """Bars in them; what several files have alike counts in each."""
+    """Number of bars in them; one that several files have counts in each."""
     symbols: Listed[str]
-    """Whose bars they are, so that a file's name that was taken for one is seen."""
+    """Symbols of the bars, so that a file name mistaken for a symbol is noticed."""
     first: date | None
     last: date | None
-    """The days of the bars; None where there is none."""
+    """First and last day of the bars; None if there is none."""
     added: int
     changed: int
     unchanged: int
     left_out: int
-    """Rows without a close."""
+    """Number of rows without a close."""
 
 
 async def load_bars(
     connection: Connection, files: Sequence[PriceFile], *, dry_run: bool = False, progress: Progress | None = None
 ) -> tuple[PricesDiff, tuple[InputFileError, ...]]:
-    """Bring the bars of files to the table in one transaction, and tell what changed and what is wrong with the files.
+    """Write the bars of files to the table in one transaction; return the changes and the errors of the files.
 
-    A file with an error changes nothing, while others load. What a file says of a symbol and day replaces what is
-    there, but for columns that the file does not have. Rows that are right already are not written. A dry run tells
-    the same and writes nothing.
+    A file with an error changes nothing, while the others are loaded. The bar of a symbol and day replaces the present
+    one, except in columns that the file does not have. Rows that do not differ are not written. A dry run returns the
+    same and writes nothing.
     """
     async with AsyncExitStack() as stack:
         if dry_run:
@@ -158,19 +73,19 @@ async def load_bars(
             raise
 
 
-class _Incoming:
+class _IncomingFile:
     """A file on its way into the database."""
 
     def __init__(self, number: int, file: PriceFile, progress: Progress | None) -> None:
         self.number = number
-        self.errors = FileErrors(file.path, file.state)
-        self.bars = Bars(self.errors, file, progress)
-        self.told = sum(2**place for place, role in enumerate(OPTIONAL) if role in file.columns)
+        self.errors = FileErrors(file.path, file.fingerprint)
+        self.bars = BarReader(self.errors, file, progress)
+        self.present = sum(2**index for index, role in enumerate(OPTIONAL) if role in file.columns)
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """Yield the bars as COPY reads them, until there is an error; from then on only what else is wrong is read."""
+        """Yield the bars in the format of COPY until there is an error; then only search for further errors."""
         lines: list[str] = []
-        begin, end = f"{self.number}\t", f"\t{self.told}\n"
+        begin, end = f"{self.number}\t", f"\t{self.present}\n"
         try:
             for line, symbol, day, open_, high, low, close, volume in self.bars:
                 if self.errors:
@@ -179,24 +94,24 @@ class _Incoming:
                 prices = f"{open_ or _NULL}\t{high or _NULL}\t{low or _NULL}\t{close}"
                 traded = _NULL if volume is None else volume
                 lines.append(f"{begin}{line}\t{escaped}\t{day!s}\t{prices}\t{traded}{end}")
-                if len(lines) == _ROWS_BETWEEN:
+                if len(lines) == _CHUNK_ROWS:
                     yield "".join(lines).encode()
                     lines.clear()
-                    # a lost connection and a Ctrl-C want to be heard
+                    # lets a lost connection or a Ctrl-C be noticed
                     await asyncio.sleep(0)
         except InputFileError as error:
-            # not out of here, since asyncpg would cancel what runs on the connection by then
+            # not raised here, since asyncpg would cancel a later statement of the connection
             self.errors.end(error)
         yield "".join(lines).encode()
 
     async def copy(self, connection: Connection) -> bool:
-        """Bring the bars to the database, all or none, and tell whether they are there."""
+        """Copy the bars to the database, all or none; return true if they were copied."""
         try:
             async with connection.transaction():
                 copy = connection.copy_to_table("stockgraph_bars", schema_name="pg_temp", source=self.lines())
                 await copied(connection, copy)
                 if self.errors:
-                    # takes back what was copied
+                    # rolls back the copied rows
                     raise self.errors.error("is not loaded")
         except InputFileError:
             return False
@@ -211,28 +126,30 @@ class _Incoming:
 async def _load(
     connection: Connection, files: Sequence[PriceFile], progress: Progress | None
 ) -> tuple[PricesDiff, tuple[InputFileError, ...]]:
-    if await connection.fetchval(_LACKING):
+    if await connection.fetchval(_SQL["is_table_missing"]):
         raise DatabaseUnavailable("The database lacks tables (ohlcv_daily); `stockgraph init` makes what is missing.")
-    await connection.execute(_CREATE_INCOMING)
-    incoming = [_Incoming(number, file, progress) for number, file in enumerate(files)]
+    await connection.execute(_SQL["create_incoming"])
+    incoming = [_IncomingFile(number, file, progress) for number, file in enumerate(files)]
     kept = {each.number: each for each in incoming if await each.copy(connection)}
     if progress:
         progress("Sorting prices", 0, None)
-    while not await _all_differ(connection):
+    while not await _index_incoming(connection):
         if clashing := await _find_clashes(connection, kept):
-            await connection.execute(_FORGET_FILES, clashing)
+            await connection.execute(_SQL["delete_files"], clashing)
             kept = {number: each for number, each in kept.items() if number not in clashing}
         else:
-            await connection.execute(_UNITE)
+            await connection.execute(_SQL["merge_duplicates"])
     changed = added = 0
-    # where there is nothing to merge nobody waits
+    # without anything to merge, no lock is taken
     if kept:
         if progress:
             progress("Merging prices", 0, None)
-        await connection.execute(_ANALYZE_INCOMING)
-        await connection.execute(_LOCK)
-        changed, added = [int((await connection.execute(merge)).split()[-1]) for merge in (_CHANGE, _ADD)]
-    (span,) = await connection.fetch(_SPAN)
+        await connection.execute(_SQL["analyze_incoming"])
+        await connection.execute(_SQL["lock_prices"])
+        changed, added = [
+            int((await connection.execute(_SQL[merge])).split()[-1]) for merge in ("update_bars", "insert_bars")
+        ]
+    (span,) = await connection.fetch(_SQL["incoming_span"])
     rows = sum(each.bars.count for each in kept.values())
     diff = PricesDiff(
         files=len(kept),
@@ -248,19 +165,19 @@ async def _load(
     return diff, tuple(error for each in incoming for error in each.errors.all())
 
 
-async def _all_differ(connection: Connection) -> bool:
-    """Index the bars, which fails where two are of one symbol and day."""
+async def _index_incoming(connection: Connection) -> bool:
+    """Index the bars; return false if two have the same symbol and day."""
     try:
         async with connection.transaction():
-            await connection.execute(_INDEX_INCOMING)
+            await connection.execute(_SQL["index_incoming"])
     except asyncpg.UniqueViolationError:
         return False
     return True
 
 
-async def _find_clashes(connection: Connection, files: Mapping[int, _Incoming]) -> set[int]:
-    """Give the files that cannot be loaded for what they or others say twice; the first of two that differ stays."""
-    rows = await connection.fetch(_CLASHES, MAX_ERRORS)
+async def _find_clashes(connection: Connection, files: Mapping[int, _IncomingFile]) -> set[int]:
+    """Return the numbers of files with duplicate or contradicting bars; of two that differ, the first file stays."""
+    rows = await connection.fetch(_SQL["find_clashes"], MAX_ERRORS)
     clashing = {row["file"] for row in rows if row["file"] == row["other"]}
     for number, other, line, other_line, symbol, day, total, place in rows:
         errors = files[number].errors
@@ -270,7 +187,7 @@ async def _find_clashes(connection: Connection, files: Mapping[int, _Incoming]) 
                 errors.more += total - place
     if clashing or not rows:
         return clashing
-    # whoever is before all that differ from somebody stays; of the others it is told when these are gone
+    # files before all contradicting ones stay; later contradictions are found once these are removed
     certain = min(row["file"] for row in rows)
     for number, other, line, _, symbol, day, _, _ in rows:
         if other < certain and number not in clashing:

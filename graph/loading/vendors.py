@@ -1,6 +1,6 @@
-"""How fund companies write what a fund holds: which columns count, which rows are stocks, how a symbol is spelled.
+"""Formats in which fund companies publish holdings: their columns, the rows that are stocks, the spelling of symbols.
 
-Pure: rows of text in, entries out. What a vendor publishes is one entry of FORMS.
+Pure: rows of text in, vendor rows out. VENDOR_FORMATS has one item for each table that a vendor publishes.
 """
 
 import re
@@ -9,74 +9,76 @@ from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import NamedTuple
 
-from graph.loading.files import FileErrors, Row, quoted
+from graph.loading.files import FileErrors, TextRow, quoted
 
 _WEIGHT = r"weight ?(\(?%\)?)?"
 _OPTIONAL = ("kind", "exchange", "currency", "industry", "fund", "day")
 
 
-class Form(NamedTuple):
-    """A table that a vendor publishes: patterns for the names of its columns, in lower case."""
+class VendorFormat(NamedTuple):
+    """A table that a vendor publishes: regular expressions for the names of its columns, in lower case."""
 
     vendor: str
     symbol: str
     name: str
     weight: str | None = _WEIGHT
-    """None where the table has no weights."""
+    """Column of weights; None if the table has none."""
     mark: str | None = None
-    """A further column by which the table is known."""
+    """A further column by which the table is recognized."""
     kind: str | None = None
-    """Says what a holding is."""
+    """Column of the kind of a holding, such as its asset class."""
     exchange: str | None = None
     currency: str | None = None
-    """Of the listing that is held."""
+    """Column of the listing's currency."""
     industry: str | None = None
     fund: str | None = None
-    """The fund's own ticker, in each row."""
+    """Column of the fund's own ticker."""
     day: str | None = None
     title: str | None = None
-    """The fund's own ticker in a line before the table."""
+    """Pattern for the fund's own ticker in a line before the table."""
     percent: bool = False
-    """The vendor means percent, also where the header does not say so."""
+    """True if the vendor publishes percent even if the header does not say so."""
 
     def columns(self, cells: Sequence[str]) -> dict[str, int] | None:
-        """Say where each column is if these cells are the names of this form's columns, else None."""
+        """Return the index of each column if these cells are the names of this format's columns, else None."""
         names = [" ".join(cell.lower().split()) for cell in cells]
-        places = {}
+        indices = {}
         for role in ("symbol", "name", "weight", "mark", *_OPTIONAL):
             if pattern := getattr(self, role):
-                place = next((place for place, name in enumerate(names) if re.fullmatch(pattern, name)), None)
-                if place is not None:
-                    places[role] = place
+                index = next((index for index, name in enumerate(names) if re.fullmatch(pattern, name)), None)
+                if index is not None:
+                    indices[role] = index
                 elif role not in _OPTIONAL:
                     return None
-        return places
+        return indices
 
 
-FORMS = (
-    Form("iShares", "(issuer )?ticker", "name", mark="asset class", kind="asset class", exchange="exchange"),
-    Form("SSGA", "ticker", "name", mark="sedol", currency="local currency", percent=True),
-    Form(
+VENDOR_FORMATS = (
+    VendorFormat("iShares", "(issuer )?ticker", "name", mark="asset class", kind="asset class", exchange="exchange"),
+    VendorFormat("SSGA", "ticker", "name", mark="sedol", currency="local currency", percent=True),
+    VendorFormat(
         *("Invesco", "holdings? ticker", "name"),
         kind="class of shares",
         fund="fund ticker",
         day="date",
         percent=True,
     ),
-    Form("Invesco", "ticker", "company", "% tna", kind="class of shares", percent=True),
-    Form("Vanguard", "ticker", "holdings?", r"% of funds?\*?", title=r"\(([A-Z]{1,5})\)$", percent=True),
-    Form("ARK", "ticker", "company", fund="fund", day="date"),
-    Form("a list", "(issuer )?ticker|symbol", "name", kind="sector", exchange="exchange"),
-    Form("a list of constituents", "symbol", "security", None, mark="gics sector", industry="gics sub-industry"),
+    VendorFormat("Invesco", "ticker", "company", "% tna", kind="class of shares", percent=True),
+    VendorFormat("Vanguard", "ticker", "holdings?", r"% of funds?\*?", title=r"\(([A-Z]{1,5})\)$", percent=True),
+    VendorFormat("ARK", "ticker", "company", fund="fund", day="date"),
+    VendorFormat("a list", "(issuer )?ticker|symbol", "name", kind="sector", exchange="exchange"),
+    VendorFormat(
+        "a list of constituents", "symbol", "security", None, mark="gics sector", industry="gics sub-industry"
+    ),
 )
-"""The first whose columns are there is taken."""
+"""Known formats; the first whose columns are all present is used."""
 
 HEADER_WITHIN = 50
-"""Rows among which the names of the columns are."""
+"""Number of first rows among which the header is searched."""
 MAX_LABEL = 60
-"""Characters of a cell; what is longer is a sentence of a footer."""
+"""Maximum characters of a cell; a longer one is a sentence of a footer."""
 
-# What a vendor's own word for a kind of holding tells, and a name where the vendor has no such word.
+# Kinds of holdings that are no stocks, by the vendor's word for the kind, else by the name of the holding.
 _KINDS = (
     ("collateral", "collateral|margin"),
     ("futures", "futures?"),
@@ -119,8 +121,8 @@ _EXPIRY = re.compile(r"\b(JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC) ?'?\d
 _CLASS = re.compile("[A-Z]{1,5}-[A-Z]")
 _OPTION = re.compile(r"\w+ *\d{6}[CP]\d+")
 
-# Classes of shares on American exchanges that some vendors write without a separator. Other symbols that end so, such
-# as GOOGL, FOXA, CMCSA or HUBB, are whole.
+# Share classes on American exchanges that some vendors write without a separator. Other symbols with such endings, as
+# GOOGL, FOXA, CMCSA or HUBB, have none.
 _CLASSES = {
     **dict.fromkeys(["AGM", "BH", "CBS", "CWEN", "GTN", "HEI", "HVT", "NYLD", "PBR", "TAP"], "A"),
     **dict.fromkeys(["AKO", "BF", "BRK", "CRD", "FCE", "JW", "LGF", "MOG", "RDS"], "AB"),
@@ -129,8 +131,8 @@ _CLASSES = {
     "MKC": "V",
 }
 
-# Where a stock is listed: the suffix its symbol gets, words of the names that vendors give the exchange, and the codes
-# that Bloomberg puts behind a ticker. The first that fits counts.
+# Markets: the suffix of their symbols, words in vendors' names of the exchange, and the codes that Bloomberg appends to
+# a ticker. The first match counts.
 _MARKETS = (
     ("T", "tokyo", "JP JT"),
     ("L", "london", "LN"),
@@ -189,36 +191,38 @@ _FUND_LABELS = ("ticker symbol", "fund ticker", "ticker")
 _DAYS = ("%b %d %Y", "%B %d %Y", "%d %b %Y", "%d %B %Y", "%m %d %Y", "%Y %m %d", "%Y%m%d")
 
 
-class Entry(NamedTuple):
-    """A row of a table of holdings."""
+class VendorRow(NamedTuple):
+    """A row of a vendor's table of holdings."""
 
     line: int
     ticker: str
-    """As the vendor writes it."""
+    """Ticker as the vendor writes it."""
     symbol: str
     name: str | None
     weight: str
-    """As the vendor writes it; empty where there is none."""
+    """Weight as the vendor writes it; empty if there is none."""
     industry: str | None
     reason: str
-    """Why this is no stock; empty where it is one."""
+    """Reason why this is no stock; empty if it is one."""
 
 
-class Table:
-    """A vendor's table of holdings, and what it tells of the fund."""
+class VendorTable:
+    """A vendor's table of holdings, and the fund and day that it states."""
 
-    def __init__(self, errors: FileErrors, form: Form, columns: dict[str, int], head: Sequence[Row]) -> None:
+    def __init__(
+        self, errors: FileErrors, vendor_format: VendorFormat, columns: dict[str, int], head: Sequence[TextRow]
+    ) -> None:
         self.errors = errors
-        self.form = form
+        self.format = vendor_format
         self.columns = columns
         *preamble, (_, self.header) = head
         self.fund: str | None = None
-        """The fund's ticker, by what was read so far."""
+        """The fund's ticker, as read so far."""
         self.as_of: date | None = None
-        """The day of the holdings, by what was read so far."""
+        """The day of the holdings, as read so far."""
         self.notes: list[str] = []
         self.percent = "%" in self.header[columns["weight"]] if "weight" in columns else False
-        """The header says that the weights are percent."""
+        """True if the header says that the weights are percent."""
         self._abroad: list[str] = []
         for _, cells in preamble:
             self._read_preamble(cells)
@@ -228,34 +232,34 @@ class Table:
         text = ", ".join(filled)
         if len(filled) == 2 and filled[0].lower().rstrip(": ") in _FUND_LABELS:  # noqa: PLR2004 - a label and a value
             self.fund = filled[1].upper()
-        elif self.form.title and (found := re.search(self.form.title, text)):
+        elif self.format.title and (found := re.search(self.format.title, text)):
             self.fund = found[1]
         if self.as_of is None and (found := _AS_OF.search(text)):
             self.as_of = read_day(found[1])
             if self.as_of is None and not _NO_TICKER.fullmatch(found[1]):
                 self.notes.append(f"'as of {found[1]}' is not a date that is known here")
 
-    def entries(self, rows: Iterable[Row]) -> Iterator[Entry]:
-        """Yield the holdings of the rows after the header; what is wrong with one goes to `errors`."""
+    def vendor_rows(self, rows: Iterable[TextRow]) -> Iterator[VendorRow]:
+        """Yield the holdings in the rows after the header; errors in them are added to `errors`."""
         section, width = "", _width(self.header)
         for line, cells in rows:
-            if self.header[self.columns["symbol"]] in cells and (again := self.form.columns(cells)):
+            if self.header[self.columns["symbol"]] in cells and (again := self.format.columns(cells)):
                 self.columns, self.header, width = again, cells, _width(cells)
             elif _is_text(cells, width):
-                # a table of bonds or reserves may follow that of stocks
+                # a table of bonds or reserves may follow the one of stocks
                 if _AS_OF.search(" ".join(cells)):
                     section = _kind(next(filter(None, cells)))
             elif reason := shape_error(cells, width):
                 self.errors.add(line, reason)
             else:
-                yield self._entry(line, cells, section)
+                yield self._vendor_row(line, cells, section)
         if self._abroad:
             some = ", ".join(self._abroad[:3]) + (f" and {len(self._abroad) - 3:,} more" if self._abroad[3:] else "")
             self.notes.append(f"listed abroad, where no suffix is known, and kept as the vendor writes them: {some}")
 
-    def _entry(self, line: int, cells: Sequence[str], section: str) -> Entry:
-        cell = {role: cells[place] for role, place in self.columns.items()}
-        self._agree(line, cell)
+    def _vendor_row(self, line: int, cells: Sequence[str], section: str) -> VendorRow:
+        cell = {role: cells[index] for role, index in self.columns.items()}
+        self._check_consistency(line, cell)
         ticker, name = cell["symbol"].upper(), " ".join(cell["name"].split())
         weight = cell.get("weight", "")
         if re.fullmatch(r"-*|n/a|<\s*0?\.0*1\s*%?", weight, re.IGNORECASE):
@@ -263,13 +267,13 @@ class Table:
         reason = section or _reason(ticker, name.upper(), cell.get("kind", "").strip("-"))
         if not reason and weight.startswith("-") and weight.strip("-0.%"):
             reason = "short position"
-        symbol, known = spell(ticker, cell.get("exchange", ""), cell.get("currency", ""))
+        symbol, known = normalize_ticker(ticker, cell.get("exchange", ""), cell.get("currency", ""))
         if not reason and not known:
             self._abroad.append(ticker)
-        return Entry(line, ticker, symbol, name or None, weight, cell.get("industry") or None, reason)
+        return VendorRow(line, ticker, symbol, name or None, weight, cell.get("industry") or None, reason)
 
-    def _agree(self, line: int, cell: dict[str, str]) -> None:
-        """Hold a row to the fund and the day of the others."""
+    def _check_consistency(self, line: int, cell: dict[str, str]) -> None:
+        """Add an error if a row has another fund or day than the rows before it."""
         if fund := cell.get("fund", "").upper():
             if self.fund not in (None, fund):
                 self.errors.add(line, f"is of fund {quoted(fund)}, other rows of {self.fund}; split the file")
@@ -283,12 +287,12 @@ class Table:
             self.as_of = self.as_of or day
 
 
-def find_table(errors: FileErrors, head: Sequence[Row]) -> tuple[Table, Sequence[Row]] | None:
-    """Find the names of the columns among the first rows of a file, and give the table and those of its rows there."""
+def find_table(errors: FileErrors, head: Sequence[TextRow]) -> tuple[VendorTable, Sequence[TextRow]] | None:
+    """Find the header among the first rows of a file; return the table and the rows after the header."""
     for number, (_, cells) in enumerate(head, 1):
-        for form in FORMS:
-            if columns := form.columns(cells):
-                return Table(errors, form, columns, head[:number]), head[number:]
+        for vendor_format in VENDOR_FORMATS:
+            if columns := vendor_format.columns(cells):
+                return VendorTable(errors, vendor_format, columns, head[:number]), head[number:]
     return None
 
 
@@ -304,11 +308,11 @@ def read_day(written: str) -> date | None:
     return None
 
 
-def spell(ticker: str, exchange: str = "", currency: str = "") -> tuple[str, bool]:
-    """Give the symbol for a vendor's ticker (BRKB -> BRK.B), and whether its market is known.
+def normalize_ticker(ticker: str, exchange: str = "", currency: str = "") -> tuple[str, bool]:
+    """Return the symbol for a vendor's ticker (BRKB -> BRK.B), and true if its market is known.
 
-    A stock that is listed abroad gets its market's suffix, as in 7203.T, so that it is not taken for an American one of
-    the same letters; where the market is not known it stays as it is.
+    A stock listed abroad gets its market's suffix, as in 7203.T, so that it is not taken for an American one of the
+    same letters; if the market is not known, the ticker stays as it is.
     """
     suffix: str | None
     code = re.fullmatch(r"(\S+) ([A-Z]{2})", ticker)
@@ -325,11 +329,11 @@ def spell(ticker: str, exchange: str = "", currency: str = "") -> tuple[str, boo
         return f"{local.zfill(4) if suffix == 'HK' else local}.{suffix}", True
     if ticker[-1:] in _CLASSES.get(ticker[:-1], ()):
         return f"{ticker[:-1]}.{ticker[-1]}", True
-    return re.sub(r"[\s/]+", ".", dotted(ticker)), True
+    return re.sub(r"[\s/]+", ".", with_dotted_class(ticker)), True
 
 
-def dotted(symbol: str) -> str:
-    """Write a class of shares after a dot, as in BRK.B for BRK-B."""
+def with_dotted_class(symbol: str) -> str:
+    """Return a symbol with its share class after a dot, as in BRK.B for BRK-B."""
     return f"{symbol[:-2]}.{symbol[-1]}" if symbol[-2:-1] == "-" and _CLASS.fullmatch(symbol) else symbol
 
 
@@ -339,18 +343,18 @@ def _suffix(exchange: str) -> str | None:
 
 
 def shape_error(fields: Sequence[str], width: int) -> str:
-    """Say what is wrong with the number of a row's fields; nothing if nothing."""
+    """Say what is wrong with the number of fields of a row; empty if nothing is."""
     if len(fields) == width or (len(fields) > width and not any(fields[width:])):
         return ""
     return f"has {len(fields)} fields where the header has {width}; a field with a comma needs quotes"
 
 
 def _width(header: Sequence[str]) -> int:
-    return max(place for place, name in enumerate(header, 1) if name)
+    return max(number for number, name in enumerate(header, 1) if name)
 
 
 def _is_text(cells: Sequence[str], width: int) -> bool:
-    """Tell a line of a preamble or a footer from a row, also from one that is cut off."""
+    """Return true for a line of a preamble or footer, false for a row, even a truncated one."""
     first, *others = [cell for cell in cells if cell]
     if not others:
         return not re.fullmatch(r"[A-Z0-9./-]+", first)
@@ -358,7 +362,7 @@ def _is_text(cells: Sequence[str], width: int) -> bool:
 
 
 def _reason(ticker: str, name: str, kind: str) -> str:
-    """Say why a row is no stock; nothing if it is one."""
+    """Say why a row is no stock; empty if it is one."""
     if found := _kind(kind) or _search(_REMNANTS, name) or ("" if kind else _search(_NAMES, name)):
         return found
     if ticker.startswith("CASH_"):

@@ -1,1 +1,1 @@
-"""PostgreSQL: its connections, statements and tables, and the one that is embedded."""
+"""PostgreSQL: connections, statements, tables, and the embedded server."""

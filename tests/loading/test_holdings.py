@@ -17,7 +17,7 @@ import pytest
 from conftest import DATA
 
 from graph.errors import InputFileError
-from graph.loading.discovery import Reading, read_paths
+from graph.loading.discovery import PathContents, read_paths
 from graph.loading.holdings import GroupHoldings, Holding, SkippedRow, Unit
 
 D = Decimal
@@ -32,18 +32,18 @@ def write(folder: Path, files: dict[str, str | bytes]) -> Path:
     return folder
 
 
-def read(folder: Path, content: str | bytes, file: str = "etf_SPY.csv", weights: str | None = None) -> Reading:
+def read(folder: Path, content: str | bytes, file: str = "etf_SPY.csv", weights: str | None = None) -> PathContents:
     """Read one file with this content."""
     return read_paths([write(folder, {file: content}) / file], weights=cast("Unit | None", weights))
 
 
-def errors(reading: Reading, folder: Path) -> list[str]:
+def errors(reading: PathContents, folder: Path) -> list[str]:
     """The errors of a reading that gave nothing else, without the folder."""
     assert (reading.groups, reading.notes) == ((), ())
     return [str(error).replace(f"{folder}/", "") for error in reading.errors]
 
 
-def notes(reading: Reading, folder: Path) -> list[str]:
+def notes(reading: PathContents, folder: Path) -> list[str]:
     return [note.replace(f"{folder}/", "") for note in reading.notes]
 
 
@@ -77,13 +77,13 @@ PLAIN = 'symbol,name,weight\nNVDA,NVIDIA CORP,0.6\nBRK.B,"Berkshire, Inc.",0.4\n
     ],
 )
 def test_the_plain_form_however_it_is_written(tmp_path: Path, content: str | bytes) -> None:
-    assert read(tmp_path, content) == Reading((SPY,))
+    assert read(tmp_path, content) == PathContents((SPY,))
 
 
 def test_words_that_others_take_for_missing_are_symbols(tmp_path: Path) -> None:
     words = ["NA", "NAN", "NULL", "TRUE", "-", "1E5", "N/A"]
     reading = read(tmp_path, "symbol,weight\n" + "".join(f"{word},\n" for word in words))
-    assert reading == Reading((GroupHoldings("ETF", "SPY", tuple(Holding(word) for word in words)),))
+    assert reading == PathContents((GroupHoldings("ETF", "SPY", tuple(Holding(word) for word in words)),))
 
 
 @pytest.mark.parametrize(
@@ -280,10 +280,10 @@ HEALTH = GroupHoldings(
 
 
 def test_a_file_of_sectors_gives_a_group_for_each(tmp_path: Path) -> None:
-    assert read(tmp_path, SECTORS, "sectors.csv") == Reading((ENERGY, HEALTH))
-    assert read(tmp_path, SECTORS, "gics.csv") == Reading((ENERGY, HEALTH))
-    assert read(tmp_path, "sector,symbol\nEnergy,XOM\n", "sectors.csv.gz") == Reading((ENERGY,))
-    assert read_paths([tmp_path / "gics.csv"], group_type="sector") == Reading((ENERGY, HEALTH))
+    assert read(tmp_path, SECTORS, "sectors.csv") == PathContents((ENERGY, HEALTH))
+    assert read(tmp_path, SECTORS, "gics.csv") == PathContents((ENERGY, HEALTH))
+    assert read(tmp_path, "sector,symbol\nEnergy,XOM\n", "sectors.csv.gz") == PathContents((ENERGY,))
+    assert read_paths([tmp_path / "gics.csv"], group_type="sector") == PathContents((ENERGY, HEALTH))
 
 
 def test_bad_rows_of_sectors(tmp_path: Path) -> None:
@@ -616,9 +616,9 @@ def test_a_workbook_of_ssga(tmp_path: Path) -> None:
 def test_plain_forms_in_a_workbook(tmp_path: Path) -> None:
     lines: list[list[object]] = [["symbol", "weight"], ["NAN", 0.25], [True, 0.75], ["X"]]
     held = (Holding("NAN", D("0.25")), Holding("TRUE", D("0.75")), Holding("X"))
-    assert read(tmp_path, workbook(*lines), "etf_A.xlsx") == Reading((GroupHoldings("ETF", "A", held),))
+    assert read(tmp_path, workbook(*lines), "etf_A.xlsx") == PathContents((GroupHoldings("ETF", "A", held),))
     sectors = workbook(["symbol", "sector", "industry"], ["XOM", "Energy"])
-    assert read(tmp_path, sectors, "sectors.xlsx") == Reading((ENERGY,))
+    assert read(tmp_path, sectors, "sectors.xlsx") == PathContents((ENERGY,))
 
 
 def ishares(*rows: str, weight: str = "Weight (%)") -> str:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from graph.loading.discovery import read_paths
 from graph.loading.files import FileErrors
-from graph.loading.price_files import Bar, Bars
+from graph.loading.price_files import BarReader, BarRow
 
 VENDOR_FILES = os.environ.get("TEST_VENDOR_FILES")
 """A folder of files as vendors publish them, which may not be passed on."""
@@ -24,7 +24,7 @@ VENDOR_FILES = os.environ.get("TEST_VENDOR_FILES")
 HEADER = "symbol,date,open,high,low,close,volume\n"
 
 
-def read(folder: Path, content: str | bytes, file: str = "ohlcv.csv") -> tuple[list[Bar], int, list[str]]:
+def read(folder: Path, content: str | bytes, file: str = "ohlcv.csv") -> tuple[list[BarRow], int, list[str]]:
     """The bars of a file with this content, how many rows were left out, and the errors without the folder."""
     path = folder / file
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -33,8 +33,8 @@ def read(folder: Path, content: str | bytes, file: str = "ohlcv.csv") -> tuple[l
     if said:
         return [], 0, said
     (prices,) = reading.prices
-    errors = FileErrors(path, prices.state)
-    bars = Bars(errors, prices)
+    errors = FileErrors(path, prices.fingerprint)
+    bars = BarReader(errors, prices)
     found = []
     try:
         found = list(bars)
@@ -44,7 +44,7 @@ def read(folder: Path, content: str | bytes, file: str = "ohlcv.csv") -> tuple[l
 
 
 MARCH = date(2024, 3, 1)
-APPLE = Bar(2, "AAPL", MARCH, "179.55", "180.53", "177.38", "179.66", 73563080)
+APPLE = BarRow(2, "AAPL", MARCH, "179.55", "180.53", "177.38", "179.66", 73563080)
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,12 @@ def test_one_bar_however_it_is_written(tmp_path: Path, content: str, file: str) 
 
 def test_what_a_file_does_not_tell_is_none(tmp_path: Path) -> None:
     assert read(tmp_path, "close,symbol,date\n1.5,A,2024-03-01\n") == (
-        [Bar(2, "A", MARCH, None, None, None, "1.5", None)],
+        [BarRow(2, "A", MARCH, None, None, None, "1.5", None)],
         0,
         [],
     )
     assert read(tmp_path, HEADER + "A,2024-03-01,,null,N/A,1.5,\n") == (
-        [Bar(2, "A", MARCH, None, None, None, "1.5", None)],
+        [BarRow(2, "A", MARCH, None, None, None, "1.5", None)],
         0,
         [],
     )
@@ -90,7 +90,7 @@ def test_rows_without_a_close_are_left_out_and_counted(tmp_path: Path) -> None:
     content = (
         "Date,Open,High,Low,Close,Adj Close,Volume\n2024-02-29,null,null,null,null,null,null\n2024-03-01,1,1,1,1,1,0\n"
     )
-    assert read(tmp_path, content, "A.csv") == ([Bar(3, "A", MARCH, "1", "1", "1", "1", 0)], 1, [])
+    assert read(tmp_path, content, "A.csv") == ([BarRow(3, "A", MARCH, "1", "1", "1", "1", 0)], 1, [])
     assert read(tmp_path, HEADER + "A,2024-03-01,1,1,1,,5\n") == ([], 1, [])
 
 
@@ -163,9 +163,9 @@ def test_the_ends_of_what_is_taken(tmp_path: Path) -> None:
     )
     assert read(tmp_path, HEADER + rows) == (
         [
-            Bar(2, "A", date(1900, 1, 1), "1e-320", "1.7e308", "1", ".5", 0),
-            Bar(3, "B\\", tomorrow, "+1.", "1", "1", "1", 2**63 - 1),
-            Bar(4, "C", date(2024, 2, 29), "1", "1", "1", "1", 5),
+            BarRow(2, "A", date(1900, 1, 1), "1e-320", "1.7e308", "1", ".5", 0),
+            BarRow(3, "B\\", tomorrow, "+1.", "1", "1", "1", 2**63 - 1),
+            BarRow(4, "C", date(2024, 2, 29), "1", "1", "1", "1", 5),
         ],
         0,
         [],
@@ -204,7 +204,7 @@ def test_a_file_that_changed_since_it_was_told_is_not_read(tmp_path: Path) -> No
     (prices,) = read_paths([path]).prices
     path.write_text("date,close\n2024-03-01,20\n")
     with pytest.raises(Exception, match=re.escape("A.csv: changed while it was read; load it again.")):
-        list(Bars(FileErrors(path, prices.state), prices))
+        list(BarReader(FileErrors(path, prices.fingerprint), prices))
 
 
 def test_the_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_the_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         path.write_text(HEADER + "".join(f"A{n % 7},2024-03-01,{n}.5,{n}.5,{n}.5,{n}.5,{n}\n" for n in range(rows)))
         (prices,) = read_paths([path]).prices
         tracemalloc.start()
-        count = sum(1 for _ in Bars(FileErrors(path, prices.state), prices))
+        count = sum(1 for _ in BarReader(FileErrors(path, prices.fingerprint), prices))
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert count == rows
@@ -286,10 +286,10 @@ def test_bars_written_in_any_form_are_read_back(
 def test_files_of_prices_that_vendors_did_publish() -> None:
     folder = Path(VENDOR_FILES or "")
 
-    def bars(name: str) -> list[Bar]:
+    def bars(name: str) -> list[BarRow]:
         (prices,) = read_paths([folder / name]).prices
         errors = FileErrors(prices.path)
-        found = list(Bars(errors, prices))
+        found = list(BarReader(errors, prices))
         assert not errors
         return found
 

@@ -17,23 +17,18 @@ from graph.errors import InputFileError, StockgraphError
 from graph.loading.files import MAX_ERRORS
 from graph.loading.group_writer import replace_group
 from graph.loading.holdings import GroupHoldings, Holding
+from graph.loading.migration import MigrationResult, migrate
 from graph.loading.tickstock import (
     MAX_DEPTH,
-    MAX_ENTRIES,
     MAX_MEMBERS,
     MAX_QUOTES,
-    MAX_SOURCE,
-    TYPES,
-    Left,
-    Migration,
-    Move,
-    Outcome,
-    migrate,
-    named,
-    read_entries,
-    read_file,
-    read_table,
+    MigrationPlan,
+    PlannedGroup,
+    SkippedEntry,
+    group_label,
+    plan_migration,
 )
+from graph.loading.tickstock_entries import GROUP_TYPES, MAX_ENTRIES, MAX_SOURCE, read_file, read_table
 from graph.postgres.database import Connection
 
 OLD = (DATA / "cache_entries.sql").read_text()
@@ -48,19 +43,19 @@ def holdings(*symbols: str) -> tuple[Holding, ...]:
     return tuple(map(Holding, symbols))
 
 
-def moved(*entries: object) -> Move:
+def moved(*entries: object) -> PlannedGroup:
     """The only move of entries of which all move."""
-    migration = read_entries(entries)
-    assert (migration.left, migration.others) == ((), {})
-    (move,) = migration.moves
+    migration = plan_migration(entries)
+    assert (migration.skipped, migration.other_types) == ((), {})
+    (move,) = migration.groups
     return move
 
 
 def reason(value: object, type: str = "theme_definition", **columns: object) -> str:
     """Why an entry stays behind."""
-    migration = read_entries([entry(type, "space", value, **columns)])
-    assert (migration.moves, migration.others) == ((), {})
-    (left,) = migration.left
+    migration = plan_migration([entry(type, "space", value, **columns)])
+    assert (migration.groups, migration.other_types) == ((), {})
+    (left,) = migration.skipped
     assert left.entry == f"{type} 'space' (entry 1)"
     return left.reason
 
@@ -183,7 +178,7 @@ WEIGHTED = (Holding("AAPL", D("0.6"), "Apple Inc."), Holding("MSFT", D("0.4"), i
 def test_every_shape_becomes_a_group(given_entry: dict[str, Any], group: GroupHoldings) -> None:
     key = " ".join((given_entry.get("key") or given_entry["name"]).split())
     label = given_entry["name"] if given_entry["type"] == "themes" else key
-    assert moved(given_entry) == Move(f"{given_entry['type']} {label!r} (entry 1)", "DEFAULT", group, ())
+    assert moved(given_entry) == PlannedGroup(f"{given_entry['type']} {label!r} (entry 1)", "DEFAULT", group, ())
 
 
 def test_json_that_arrives_as_a_text_is_read_however_often_it_is_quoted() -> None:
@@ -199,7 +194,7 @@ def test_json_that_arrives_as_a_text_is_read_however_often_it_is_quoted() -> Non
 
 
 def test_of_a_group_that_is_given_twice_what_was_updated_later_counts() -> None:
-    migration = read_entries(
+    migration = plan_migration(
         [
             entry("etf_holdings", "SPY", ["AAPL"], id=7, updated_at="2025-01-01T00:00:00"),
             entry("etf_holdings", "spy", ["MSFT"], id="8", created_at="2025-01-02T00:00:00"),
@@ -211,21 +206,21 @@ def test_of_a_group_that_is_given_twice_what_was_updated_later_counts() -> None:
             entry("stock_universe", "top", ["A"], id=14),
         ]
     )
-    assert [(move.entry, move.environment, move.group.name, move.group.holdings) for move in migration.moves] == [
+    assert [(move.entry, move.environment, move.group.name, move.group.holdings) for move in migration.groups] == [
         ("etf_holdings 'spy' (id 8)", "DEFAULT", "SPY", holdings("MSFT")),
         ("theme_definition 'ai-leaders' (id 10)", "DEFAULT", "ai_leaders", holdings("A")),
         ("theme_definition 'ai_leaders' (id 12)", "TEST", "ai_leaders", holdings("C")),
         ("stock_universe 'Top' (id 13)", "DEFAULT", "Top", holdings("A")),
     ]
     spy = "gives ETF SPY as etf_holdings 'spy' (id 8) does, which was updated later and has"
-    assert migration.left == (
-        Left("etf_holdings 'SPY' (id 7)", f"{spy} other members"),
-        Left("etf_holdings 'Spy' (id 9)", f"{spy} the same members"),
-        Left(
+    assert migration.skipped == (
+        SkippedEntry("etf_holdings 'SPY' (id 7)", f"{spy} other members"),
+        SkippedEntry("etf_holdings 'Spy' (id 9)", f"{spy} the same members"),
+        SkippedEntry(
             "theme_definition 'AI leaders' (id 11)",
             "gives THEME ai_leaders as theme_definition 'ai-leaders' (id 10) does, which comes first and has other members",
         ),
-        Left(
+        SkippedEntry(
             "stock_universe 'top' (id 14)",
             "gives UNIVERSE top as stock_universe 'Top' (id 13) does, which comes first and has the same members",
         ),
@@ -233,15 +228,15 @@ def test_of_a_group_that_is_given_twice_what_was_updated_later_counts() -> None:
 
 
 def test_a_group_of_etfs_and_one_of_stocks_may_have_one_key() -> None:
-    migration = read_entries(
+    migration = plan_migration(
         [
             entry("etf_universe", "crypto", ["IBIT"]),
             entry("stock_universe", "Crypto", ["COIN"]),
             entry("etf_universe", "crypto", ["FBTC"], environment="TEST"),
         ]
     )
-    assert migration.left == ()
-    assert [(named(move), move.group.holdings, move.notes) for move in migration.moves] == [
+    assert migration.skipped == ()
+    assert [(group_label(move), move.group.holdings, move.notes) for move in migration.groups] == [
         (
             "UNIVERSE etf_crypto",
             holdings("IBIT"),
@@ -260,9 +255,9 @@ def test_an_entry_is_of_its_environment_else_of_the_one_that_is_meant() -> None:
         entry("theme_definition", "d", ["A"], environment="production"),
         entry("theme_definition", "e", ["A"], environment=["PROD"]),
     ]
-    migration = read_entries(entries, environment="UAT")
-    assert [move.environment for move in migration.moves] == ["UAT", "UAT", "PROD"]
-    assert [left.reason for left in migration.left] == [
+    migration = plan_migration(entries, environment="UAT")
+    assert [move.environment for move in migration.groups] == ["UAT", "UAT", "PROD"]
+    assert [left.reason for left in migration.skipped] == [
         "environment 'PRODUCTION' is none of DEFAULT, TEST, UAT, PROD",
         "environment '' is none of DEFAULT, TEST, UAT, PROD",
     ]
@@ -335,17 +330,17 @@ def test_an_entry_that_is_none_is_left_and_other_types_are_counted() -> None:
         entry("ETF_HOLDINGS", "SPY", ["A"]),
     ]
     name = "is not 1 to 100 printable characters"
-    assert read_entries(entries) == Migration(
+    assert plan_migration(entries) == MigrationPlan(
         (),
         (
-            Left("entry 1", "is no object with type, key and value"),
-            Left("entry 2", "is no object with type, key and value"),
-            Left("entry 3", "has no type"),
-            Left("entry 4", "has no type"),
-            Left("theme_definition '' (entry 5)", f"name '' {name}"),
-            Left("theme_definition '--' (entry 6)", f"name '--' {name}"),
-            Left("etf_holdings 'A\\x00B' (entry 7)", f"name 'A\\x00B' {name}"),
-            Left(f"stock_universe '{'x' * 99}…' (entry 8)", f"name '{'x' * 99}…' {name}"),
+            SkippedEntry("entry 1", "is no object with type, key and value"),
+            SkippedEntry("entry 2", "is no object with type, key and value"),
+            SkippedEntry("entry 3", "has no type"),
+            SkippedEntry("entry 4", "has no type"),
+            SkippedEntry("theme_definition '' (entry 5)", f"name '' {name}"),
+            SkippedEntry("theme_definition '--' (entry 6)", f"name '--' {name}"),
+            SkippedEntry("etf_holdings 'A\\x00B' (entry 7)", f"name 'A\\x00B' {name}"),
+            SkippedEntry(f"stock_universe '{'x' * 99}…' (entry 8)", f"name '{'x' * 99}…' {name}"),
         ),
         {"app_settings": 2, "ETF_HOLDINGS": 1},
     )
@@ -526,19 +521,19 @@ def test_a_file_may_give_values_by_type_and_key(tmp_path: Path) -> None:
             }
         )
     )
-    assert read_entries(read_file(path)) == Migration(
+    assert plan_migration(read_file(path)) == MigrationPlan(
         (
-            Move(
+            PlannedGroup(
                 "stock_universe 'dow30' (entry 1)",
                 "DEFAULT",
                 GroupHoldings("UNIVERSE", "dow30", holdings("AAPL")),
                 (),
             ),
-            Move("etf_holdings 'SPY' (entry 3)", "DEFAULT", GroupHoldings("ETF", "SPY", holdings("AAPL")), ()),
+            PlannedGroup("etf_holdings 'SPY' (entry 3)", "DEFAULT", GroupHoldings("ETF", "SPY", holdings("AAPL")), ()),
         ),
         (
-            Left("stock_universe 'empty' (entry 2)", "has no members; an empty group is not made"),
-            Left("theme_definition '' (entry 4)", "name '' is not 1 to 100 printable characters"),
+            SkippedEntry("stock_universe 'empty' (entry 2)", "has no members; an empty group is not made"),
+            SkippedEntry("theme_definition '' (entry 4)", "name '' is not 1 to 100 printable characters"),
         ),
         {"app_settings": 2},
     )
@@ -589,7 +584,9 @@ def test_what_is_no_file_is_an_error(tmp_path: Path) -> None:
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-WORDS = st.sampled_from([*TYPES, "AAPL", "brk-b", "A B", "holdings", "symbols", "0.5", "50%", '["A"]', '"[]"', "PROD"])
+WORDS = st.sampled_from(
+    [*GROUP_TYPES, "AAPL", "brk-b", "A B", "holdings", "symbols", "0.5", "50%", '["A"]', '"[]"', "PROD"]
+)
 JSON = st.recursive(
     SCALARS | WORDS,
     lambda inner: (
@@ -607,7 +604,7 @@ VALUES = st.dictionaries(
 ENTRIES = st.lists(
     JSON
     | st.fixed_dictionaries(
-        {"type": st.sampled_from([*TYPES, "app_settings"]) | JSON, "key": WORDS | JSON, "value": VALUES | JSON},
+        {"type": st.sampled_from([*GROUP_TYPES, "app_settings"]) | JSON, "key": WORDS | JSON, "value": VALUES | JSON},
         optional=dict.fromkeys(("id", "name", "environment", "updated_at", "created_at"), JSON),
     ),
     max_size=6,
@@ -618,20 +615,20 @@ ENTRIES = st.lists(
 @example([entry("etf_holdings", "A", [{"symbol": "B", "weight": math.inf}], id=True)])
 @example([entry("etf_universe", "\ud800", ["\ud800"]), entry("stock_universe", "\u2028", {"symbols": ["A"]})])
 def test_whatever_an_entry_holds_it_is_moved_or_left_or_counted_once(entries: list[object]) -> None:
-    migration = read_entries(entries)
-    assert len(migration.moves) + len(migration.left) + sum(migration.others.values()) == len(entries)
-    groups = [(move.environment, move.group.type, move.group.name.lower()) for move in migration.moves]
+    migration = plan_migration(entries)
+    assert len(migration.groups) + len(migration.skipped) + sum(migration.other_types.values()) == len(entries)
+    groups = [(move.environment, move.group.type, move.group.name.lower()) for move in migration.groups]
     assert len(set(groups)) == len(groups)
-    for move in migration.moves:
+    for move in migration.groups:
         symbols = [holding.symbol for holding in move.group.holdings]
         assert len(set(symbols)) == len(symbols) > 0
         assert all(symbol.isprintable() and " " not in symbol and 0 < len(symbol) <= 50 for symbol in symbols)
         weights = [holding.weight for holding in move.group.holdings if holding.weight is not None]
         assert all(abs(weight) < 10 for weight in weights)
         json.dumps(move.group.metadata), json.dumps(move.group.liquidity_filter)
-        lines = [move.entry, named(move), *move.notes]
+        lines = [move.entry, group_label(move), *move.notes]
         assert all(line.isprintable() and line.encode() for line in lines)
-    for left in migration.left:
+    for left in migration.skipped:
         assert all(line.isprintable() and line.encode() for line in left)
 
 
@@ -645,7 +642,7 @@ def test_a_file_holds_what_was_written_to_it(tmp_path_factory: pytest.TempPathFa
         assert entries == [] and "holds no entries" in str(error)  # noqa: PT018 - one condition
     else:
         assert len(found) == len(entries)
-        read_entries(found)
+        plan_migration(found)
 
 
 @pytest.fixture
@@ -701,19 +698,21 @@ MOVED = [
 
 
 async def test_the_old_table_moves_and_again_changes_nothing(old_url: str, connection: Connection) -> None:
-    migration = read_entries(await read_table(old_url))
+    migration = plan_migration(await read_table(old_url))
 
-    assert migration.left == (
-        Left("etf_holdings 'IWM' (id 3)", "has no members; an empty group is not made"),
-        Left("theme_definition 'space' (id 16)", "is text that is not JSON ('RKLB, ASTS': Expecting value)"),
-        Left("theme_definition 'space' (id 17)", "environment 'PRODUCTION' is none of DEFAULT, TEST, UAT, PROD"),
-        Left(
+    assert migration.skipped == (
+        SkippedEntry("etf_holdings 'IWM' (id 3)", "has no members; an empty group is not made"),
+        SkippedEntry("theme_definition 'space' (id 16)", "is text that is not JSON ('RKLB, ASTS': Expecting value)"),
+        SkippedEntry(
+            "theme_definition 'space' (id 17)", "environment 'PRODUCTION' is none of DEFAULT, TEST, UAT, PROD"
+        ),
+        SkippedEntry(
             "etf_holdings 'dia' (id 15)",
             "gives ETF DIA as etf_holdings 'DIA' (id 1) does, which was updated later and has other members",
         ),
     )
-    assert migration.others == {"app_settings": 2, "stock_metadata": 1}
-    assert {move.entry: move.notes for move in migration.moves if move.notes} == {
+    assert migration.other_types == {"app_settings": 2, "stock_metadata": 1}
+    assert {move.entry: move.notes for move in migration.groups if move.notes} == {
         "stock_universe 'dow30' (id 7)": ("member 3 left out: AAPL is member 1 too",),
         "stock_universe 'top_2' (id 9)": (
             "of members only symbol, weight, name and industry are kept, not 'exchange', 'rank', 'sector'",
@@ -726,7 +725,7 @@ async def test_the_old_table_moves_and_again_changes_nothing(old_url: str, conne
         ),
     }
 
-    assert await migrate(connection, migration.moves) == Outcome(migration.moves, (), ())
+    assert await migrate(connection, migration.groups) == MigrationResult(migration.groups, (), ())
     assert await groups(connection) == MOVED
     assert [
         tuple(row)
@@ -740,13 +739,13 @@ async def test_the_old_table_moves_and_again_changes_nothing(old_url: str, conne
     ]
 
     written = await everything(connection)
-    assert read_entries(await read_table(old_url)) == migration
-    assert await migrate(connection, migration.moves) == Outcome((), migration.moves, ())
+    assert plan_migration(await read_table(old_url)) == migration
+    assert await migrate(connection, migration.groups) == MigrationResult((), migration.groups, ())
     assert await everything(connection) == written
 
 
 async def test_what_is_said_of_a_group_and_its_day_move_too(old_url: str, connection: Connection) -> None:
-    await migrate(connection, read_entries(await read_table(old_url)).moves)
+    await migrate(connection, plan_migration(await read_table(old_url)).groups)
     rows = await connection.fetch(
         "SELECT g.name, nullif(g.metadata - 'as_of', '{}'), g.liquidity_filter, h.valid_from FROM definition_groups AS g"
         " JOIN group_history AS h ON h.group_id = g.id"
@@ -774,8 +773,8 @@ async def test_what_is_said_of_a_group_and_its_day_move_too(old_url: str, connec
 
 async def test_the_tables_of_one_database_may_be_old_and_new(database_url: str, connection: Connection) -> None:
     await connection.execute(OLD)
-    migration = read_entries(await read_table(database_url))
-    assert await migrate(connection, migration.moves) == Outcome(migration.moves, (), ())
+    migration = plan_migration(await read_table(database_url))
+    assert await migrate(connection, migration.groups) == MigrationResult(migration.groups, (), ())
     assert await groups(connection) == MOVED
 
 
@@ -799,7 +798,7 @@ async def test_what_was_loaded_since_stays(connection: Connection) -> None:
         {"symbol": "B", "name": "Old B", "industry": "Old"},
     ]
     before = await groups(connection)
-    migration = read_entries(
+    migration = plan_migration(
         [
             entry("etf_holdings", "SAME", {"holdings": named_members, "description": "old", "x": 1}),
             entry("etf_holdings", "OTHER", ["A", "C", "D"]),
@@ -808,18 +807,18 @@ async def test_what_was_loaded_since_stays(connection: Connection) -> None:
             entry("etf_holdings", "NEW", [{"symbol": "A", "name": "Older A"}, {"symbol": "B", "name": "Older B"}]),
         ]
     )
-    same, _, _, empty, new = migration.moves
+    same, _, _, empty, new = migration.groups
 
-    assert await migrate(connection, migration.moves) == Outcome(
+    assert await migrate(connection, migration.groups) == MigrationResult(
         (empty, new),
         (same,),
         (
-            Left(
+            SkippedEntry(
                 "etf_holdings 'OTHER' (entry 2)",
                 "ETF OTHER is in the database already and differs (2 members that it lacks, 1 that the entry lacks);"
                 " what is there stays",
             ),
-            Left(
+            SkippedEntry(
                 "etf_holdings 'WEIGHTS' (entry 3)",
                 "ETF WEIGHTS is in the database already and differs (1 other weights); what is there stays",
             ),
@@ -837,7 +836,7 @@ async def test_what_was_loaded_since_stays(connection: Connection) -> None:
 async def test_a_group_that_the_database_refuses_is_left_and_the_rest_moves(connection: Connection) -> None:
     await connection.execute("ALTER TABLE definition_groups DROP CONSTRAINT definition_groups_type_check")
     await connection.execute("ALTER TABLE definition_groups ADD CHECK (type <> 'UNIVERSE')")
-    migration = read_entries(
+    migration = plan_migration(
         [
             entry("stock_universe", "u", ["A"]),
             entry("etf_universe", "x" * 97, ["A"]),
@@ -845,11 +844,11 @@ async def test_a_group_that_the_database_refuses_is_left_and_the_rest_moves(conn
             entry("etf_holdings", "SPY", ["A"]),
         ]
     )
-    outcome = await migrate(connection, migration.moves)
-    assert outcome.moved == (migration.moves[-1],)
+    outcome = await migrate(connection, migration.groups)
+    assert outcome.migrated == (migration.groups[-1],)
     assert outcome.present == ()
-    assert [left.entry for left in outcome.left] == [move.entry for move in migration.moves[:-1]]
-    assert outcome.left[0].reason == (
+    assert [left.entry for left in outcome.skipped] == [move.entry for move in migration.groups[:-1]]
+    assert outcome.skipped[0].reason == (
         "UNIVERSE u: the constraint definition_groups_type_check of definition_groups refuses it"
         " (type UNIVERSE in environment DEFAULT); widen that constraint, or load the group as another type"
     )
@@ -857,9 +856,9 @@ async def test_a_group_that_the_database_refuses_is_left_and_the_rest_moves(conn
 
 
 async def test_migrations_at_the_same_time_move_each_group_once(database_url: str, old_url: str) -> None:
-    moves = read_entries(await read_table(old_url)).moves
+    moves = plan_migration(await read_table(old_url)).groups
 
-    async def run() -> Outcome:
+    async def run() -> MigrationResult:
         own = await asyncpg.connect(database_url)
         try:
             return await migrate(own, moves)
@@ -867,8 +866,10 @@ async def test_migrations_at_the_same_time_move_each_group_once(database_url: st
             await own.close()
 
     outcomes = await asyncio.gather(*(run() for _ in range(4)))
-    assert sorted(move.entry for outcome in outcomes for move in outcome.moved) == sorted(move.entry for move in moves)
-    assert all(len(outcome.moved) + len(outcome.present) == len(moves) for outcome in outcomes)
+    assert sorted(move.entry for outcome in outcomes for move in outcome.migrated) == sorted(
+        move.entry for move in moves
+    )
+    assert all(len(outcome.migrated) + len(outcome.present) == len(moves) for outcome in outcomes)
     reader = await asyncpg.connect(database_url)
     assert sorted(await groups(reader), key=str) == sorted(MOVED, key=str)
     await reader.close()
@@ -877,11 +878,11 @@ async def test_migrations_at_the_same_time_move_each_group_once(database_url: st
 async def test_a_migration_that_is_cut_off_goes_on_where_it_ended(
     database_url: str, old_url: str, connection: Connection
 ) -> None:
-    moves = read_entries(await read_table(old_url)).moves
+    moves = plan_migration(await read_table(old_url)).groups
     own = await asyncpg.connect(database_url)
     await migrate(own, moves[:5])
     own.terminate()
-    assert await migrate(connection, moves) == Outcome(moves[5:], moves[:5], ())
+    assert await migrate(connection, moves) == MigrationResult(moves[5:], moves[:5], ())
     assert await groups(connection) == MOVED
 
 
@@ -893,19 +894,19 @@ async def test_a_table_with_other_columns_is_read_by_those_it_has(bare_url: str)
            ('stock_universe', 'c', NULL), (NULL, 'd', '["D"]'), ('other', 'e', repeat('x', 1000))"""
     )
     await old.close()
-    migration = read_entries(await read_table(bare_url), environment="PROD")
-    assert [(named(move), move.group.holdings) for move in migration.moves] == [
+    migration = plan_migration(await read_table(bare_url), environment="PROD")
+    assert [(group_label(move), move.group.holdings) for move in migration.groups] == [
         ("UNIVERSE a of PROD", holdings("A")),
         ("UNIVERSE b of PROD", holdings("B")),
     ]
-    assert sorted(left.reason for left in migration.left) == ["has no type", "has no value"]
-    assert migration.others == {"other": 1}
+    assert sorted(left.reason for left in migration.skipped) == ["has no type", "has no value"]
+    assert migration.other_types == {"other": 1}
 
 
 async def test_values_of_other_types_are_not_read_and_too_many_of_groups_are_refused(
     bare_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graph.loading.tickstock.MAX_SOURCE", 2**20)
+    monkeypatch.setattr("graph.loading.tickstock_entries.MAX_SOURCE", 2**20)
     old = await asyncpg.connect(bare_url)
     await old.execute("CREATE TABLE cache_entries (type text, key text, value jsonb)")
     await old.execute("INSERT INTO cache_entries VALUES ('stock_universe', 'a', '[\"A\"]')")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from graph.loading.files import FileErrors
-from graph.loading.vendors import Entry, find_table, read_day, spell
+from graph.loading.vendors import VendorRow, find_table, normalize_ticker, read_day
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,8 @@ from graph.loading.vendors import Entry, find_table, read_day, spell
     ],
 )
 def test_classes_of_shares_have_a_dot(ticker: str, symbol: str) -> None:
-    assert spell(ticker) == (symbol, True)
-    assert spell(symbol) == (symbol, True)
+    assert normalize_ticker(ticker) == (symbol, True)
+    assert normalize_ticker(symbol) == (symbol, True)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_classes_of_shares_have_a_dot(ticker: str, symbol: str) -> None:
     ],
 )
 def test_a_stock_listed_abroad_has_the_suffix_of_its_market(ticker: str, exchange: str, symbol: str) -> None:
-    assert spell(ticker, exchange) == (symbol, True)
+    assert normalize_ticker(ticker, exchange) == (symbol, True)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_a_stock_listed_abroad_has_the_suffix_of_its_market(ticker: str, exchang
     [("ECOPETROL", "Bolsa De Valores De Colombia", ""), ("7203", "", "JPY"), ("BRKB", "-", "CAD")],
 )
 def test_where_the_market_is_not_known_a_ticker_stays(ticker: str, exchange: str, currency: str) -> None:
-    assert spell(ticker, exchange, currency) == (ticker, False)
-    assert spell("A B", exchange, currency) == ("A.B", False)
+    assert normalize_ticker(ticker, exchange, currency) == (ticker, False)
+    assert normalize_ticker("A B", exchange, currency) == ("A.B", False)
 
 
 @pytest.mark.parametrize(
@@ -104,13 +104,13 @@ def test_what_is_no_date(written: str) -> None:
     assert read_day(written) is None
 
 
-def entries(*lines: str, header: str = "Ticker,Name,Weight") -> tuple[list[Entry], FileErrors]:
+def vendor_rows(*lines: str, header: str = "Ticker,Name,Weight") -> tuple[list[VendorRow], FileErrors]:
     errors = FileErrors(Path("file"))
     found = find_table(errors, [(1, header.split(","))])
     assert found
     table, rest = found
     assert rest == []
-    return list(table.entries((number, line.split(",")) for number, line in enumerate(lines, 2))), errors
+    return list(table.vendor_rows((number, line.split(",")) for number, line in enumerate(lines, 2))), errors
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def entries(*lines: str, header: str = "Ticker,Name,Weight") -> tuple[list[Entry
     ],
 )
 def test_names_tell_what_is_no_stock(ticker: str, name: str, reason: str) -> None:
-    ((entry,), errors) = entries(f"{ticker},{name},1")
+    ((entry,), errors) = vendor_rows(f"{ticker},{name},1")
     assert (entry.reason, errors.all()) == (reason, ())
 
 
@@ -199,7 +199,7 @@ def test_names_tell_what_is_no_stock(ticker: str, name: str, reason: str) -> Non
     ],
 )
 def test_the_vendors_word_for_a_kind_goes_before_the_name(kind: str, reason: str) -> None:
-    ((entry,), errors) = entries(f"FCFS,CASH,{kind},1", header="Ticker,Name,Asset Class,Weight (%)")
+    ((entry,), errors) = vendor_rows(f"FCFS,CASH,{kind},1", header="Ticker,Name,Asset Class,Weight (%)")
     assert (entry.reason, errors.all()) == (reason, ())
 
 
@@ -221,13 +221,13 @@ def test_the_vendors_word_for_a_kind_goes_before_the_name(kind: str, reason: str
     ],
 )
 def test_weights_as_vendors_write_them(written: str, weight: str, reason: str) -> None:
-    ((entry,), errors) = entries(f"A,x,{written}")
+    ((entry,), errors) = vendor_rows(f"A,x,{written}")
     assert (entry.weight, entry.reason, errors.all()) == (weight, reason, ())
 
 
 def test_one_file_is_of_one_fund_and_one_day() -> None:
     lines = ("ARKK,x,A,1,06/04/2024", "ARKW,x,B,1,06/04/2024", "ARKK,x,C,1,06/05/2024", "ARKK,x,D,1,soon", ",x,E,1,")
-    _, errors = entries(*lines, header="fund,company,ticker,weight (%),date")
+    _, errors = vendor_rows(*lines, header="fund,company,ticker,weight (%),date")
     assert [str(error) for error in errors.all()] == [
         "file, line 3: is of fund 'ARKW', other rows of ARKK; split the file.",
         "file, line 4: is of 2024-06-05, other rows of 2024-06-04; split the file.",
@@ -236,7 +236,7 @@ def test_one_file_is_of_one_fund_and_one_day() -> None:
 
 
 def test_a_row_that_is_cut_off_is_no_footer() -> None:
-    held, errors = entries(
+    held, errors = vendor_rows(
         "AAPL,Apple Inc,1",
         "The text below the table",
         "Disclosures",

@@ -1,15 +1,17 @@
 """How PostgreSQL goes about each statement of queries.sql at a hundred times the data: 1.18 million memberships."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
+from importlib import resources
 from typing import Any, NamedTuple
 
 import asyncpg
 import pytest
 from conftest import Databases
 
-from graph.postgres.database import _TEXTS, STATEMENTS
 from graph.postgres.ddl import make_tables
+from graph.postgres.statements import STATEMENTS, TEXTS, read_statements
 
 SYMBOLS, FUNDS, THEMES = 28_000, 2_400, 2_000
 # 300 of a fund, 210 of a theme, and each symbol in one sector
@@ -77,7 +79,7 @@ async def large(databases: Databases, empty_template: str) -> AsyncIterator["asy
 
 async def scans(connection: "asyncpg.Connection[asyncpg.Record]", name: str) -> set[Scan]:
     """How a statement reads tables, whatever its arguments."""
-    text = _TEXTS[name, True, False]
+    text = TEXTS[name, True, False]
     parameters = len((await connection.prepare(text)).get_parameters())
     await connection.execute(f"PREPARE asked AS {text}")
     given = f"({', '.join(['NULL'] * parameters)})" if parameters else ""
@@ -102,3 +104,22 @@ async def test_no_statement_reads_more_than_it_must(large: "asyncpg.Connection[a
     assert {scan.table for scan in found if scan.kind == "Seq Scan" and scan.table in ours} == WHOLE.get(name, set())
     if name in FROM_INDEXES_ALONE:
         assert {scan.kind for scan in found if scan.table == "group_memberships"} == {"Index Only Scan"}
+
+
+@pytest.mark.parametrize(
+    ("package", "module"),
+    [
+        ("loading", "checks"),
+        ("loading", "group_writer"),
+        ("loading", "price_writer"),
+        ("loading", "migration"),
+        ("loading", "tickstock_entries"),
+        ("postgres", "ddl"),
+    ],
+)
+def test_a_module_uses_all_its_statements_and_no_others(package: str, module: str) -> None:
+    source = resources.files(f"graph.{package}").joinpath(f"{module}.py").read_text()
+    statements = set(read_statements(f"graph.{package}", f"{module}.sql"))
+    assert statements
+    assert statements <= set(re.findall(r'"(\w+)"', source))
+    assert set(re.findall(r'_SQL\["(\w+)"\]', source)) <= statements

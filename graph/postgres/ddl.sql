@@ -1,0 +1,30 @@
+-- The statements around schema.sql, which creates the tables.
+
+-- name: existing_objects
+-- Returns the tables, indexes and enabled triggers of the current schema.
+SELECT 'table ' || relname FROM pg_class WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace
+UNION ALL
+SELECT 'index ' || indexname FROM pg_indexes WHERE schemaname = current_schema()
+UNION ALL
+SELECT 'trigger ' || t.tgname || ' on ' || c.relname FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
+WHERE NOT t.tgisinternal AND t.tgenabled = 'A' AND c.relnamespace = current_schema()::regnamespace;
+
+-- name: lock_schema
+-- Makes concurrent runs wait until this transaction ends, since their locks on the tables would deadlock.
+SELECT pg_advisory_xact_lock(hashtextextended('stockgraph.make_tables', 0));
+
+-- name: schema_version
+-- Returns the version of schema.sql that was applied last.
+SELECT obj_description(to_regclass('data_change'), 'pg_class');
+
+-- name: set_schema_version
+-- Returns the statement that notes the version, since COMMENT takes no parameters.
+SELECT format('COMMENT ON TABLE data_change IS %L', $1::text);
+
+-- name: analyze_tables
+-- Collects the statistics of new indexes on expressions, without which the planner would not use them.
+ANALYZE definition_groups, group_memberships, symbols;
+
+-- name: mend_history
+-- Makes the history end in the present groups and members, and returns the number of rows written.
+SELECT mend_history();

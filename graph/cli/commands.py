@@ -2,40 +2,27 @@
 
 import asyncio
 import logging
-import signal
-import socket
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
-from urllib.parse import urlsplit
+from typing import Annotated, Any
 
 import asyncpg
 import orjson
-import uvicorn
-from cyclopts import App, CycloptsError, Parameter, validators
+from cyclopts import App, CycloptsError, Parameter
 
-from graph.app import create_app
-from graph.cli.output import (
-    JsonReport,
-    TextReport,
-    contents_as_text,
-    err,
-    fail,
-    greet,
-    open_streams,
-    progress_bar,
-)
-from graph.errors import DatabaseUnavailable, StockgraphError
+from graph.cli.connections import connected, database_url
+from graph.cli.output import JsonReport, TextReport, fail, open_streams, progress_bar
+from graph.cli.serving import serve
+from graph.errors import StockgraphError
 from graph.execution.operation import Operation
 from graph.execution.runtime import open_runtime
 from graph.loading.checks import Finding
 from graph.loading.checks import check as find_faults
-from graph.loading.demo import demo_groups
 from graph.loading.discovery import read_paths
 from graph.loading.files import quoted
 from graph.loading.group_writer import GroupDiff, GroupRefused, load_groups
@@ -45,7 +32,6 @@ from graph.loading.tickstock import Migration, Outcome, migrate, named, read_ent
 from graph.model import GroupType
 from graph.postgres.database import Database, translated_errors
 from graph.postgres.ddl import make_tables, mend_history
-from graph.postgres.embedded import default_home, embedded_postgres
 from graph.schema import make_schema
 from graph.settings import Settings, drop_empty_variables
 
@@ -60,44 +46,7 @@ app = App(
 )
 
 
-@app.command
-def serve(
-    *,
-    host: Annotated[
-        str, Parameter(help="The address to listen on; 0.0.0.0 is every one of this machine.")
-    ] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="The port to listen on.")] = 8000,
-    workers: Annotated[int, Parameter(help="How many server processes.", validator=validators.Number(gte=1))] = 1,
-    demo: Annotated[bool, Parameter(help="Fill an empty embedded database with real groups.")] = True,
-    settings: Settings = Settings(),  # noqa: B008 - frozen
-) -> None:
-    """Serve GraphQL at /graphql, and GraphiQL to a browser there, until Ctrl-C.
-
-    Without DATABASE_URL an embedded PostgreSQL runs as long as the server does. A database that is named is never
-    altered by this command: `stockgraph init` makes what it lacks.
-    """
-    signal.signal(signal.SIGTERM, _stop)
-    _check_port_free(host, port)
-    with _database(settings) as url:
-        if settings.database_url is None:
-            asyncio.run(_prepare_embedded(url, settings, demo=demo))
-        served = replace(settings, database_url=url)
-        contents = asyncio.run(_check_tables(served))
-        greet(_addresses(host, port), _place(settings), contents)
-        options: dict[str, Any] = {
-            "host": host,
-            "port": port,
-            "access_log": False,
-            "log_level": "warning",
-            "server_header": False,
-            "timeout_graceful_shutdown": 5,
-            "limit_concurrency": 1_000,
-        }
-        if workers == 1:
-            uvicorn.run(create_app(served), **options)
-        else:
-            served.to_environment()
-            uvicorn.run("graph.app:from_environment", factory=True, workers=workers, **options)
+app.command(serve)
 
 
 @app.command
@@ -108,10 +57,10 @@ def init(*, settings: Settings = Settings()) -> None:  # noqa: B008 - frozen
     """
 
     async def run(url: str) -> tuple[list[str], int]:
-        async with _connected(url) as connection:
+        async with connected(url) as connection:
             return await make_tables(connection), await mend_history(connection)
 
-    with _database(settings) as url:
+    with database_url(settings) as url:
         made, mended = asyncio.run(run(url))
     done = [f"made {each}" for each in made] + ([f"mended {mended:,} rows of the history"] if mended else [])
     print("\n".join(done) or "Nothing was missing.")
@@ -170,14 +119,14 @@ def load(
     failures: list[StockgraphError] = list(reading.errors)
 
     async def run(url: str) -> None:
-        async with _connected(url) as connection:
+        async with connected(url) as connection:
             if settings.database_url is None:
                 await make_tables(connection)
             with progress_bar() as progress:
                 outcomes = load_groups(
                     connection, reading.groups, environment=settings.environment, dry_run=dry_run, progress=progress
                 )
-                await _report(outcomes, reading.groups, report, failures)
+                await _report_groups(outcomes, reading.groups, report, failures)
                 if reading.prices:
                     report.prices, errors = await load_bars(
                         connection, reading.prices, dry_run=dry_run, progress=progress
@@ -186,7 +135,7 @@ def load(
 
     try:
         if reading.groups or reading.prices:
-            with _database(settings) as url:
+            with database_url(settings) as url:
                 asyncio.run(run(url))
     except StockgraphError as error:
         failures.append(error)
@@ -198,13 +147,13 @@ def load(
         sys.exit(FAILED)
 
 
-async def _report(
+async def _report_groups(
     outcomes: AsyncGenerator[GroupDiff | GroupRefused, None],
     groups: Sequence[GroupHoldings],
     report: JsonReport | TextReport,
     failures: list[StockgraphError],
 ) -> None:
-    """Print what became of each group as it is written, and keep why some were refused."""
+    """Report each group as it is written, and add those that were refused to `failures`."""
     async with aclosing(outcomes):
         for group in groups:
             outcome = await anext(outcomes)
@@ -248,7 +197,7 @@ def query(
         answer: dict[str, Any] = {"data": result.data}
         return answer if not result.errors else {**answer, "errors": [error.formatted for error in result.errors]}
 
-    with _database(settings) as url:
+    with database_url(settings) as url:
         answer = asyncio.run(run(url))
     if graphql:
         print(orjson.dumps(answer, option=0 if json else orjson.OPT_INDENT_2).decode())
@@ -275,7 +224,7 @@ def check(*, settings: Settings = Settings()) -> None:  # noqa: B008 - frozen
             with translated_errors():
                 return await find_faults(connection, settings.environment)
 
-    with _database(settings) as url:
+    with database_url(settings) as url:
         findings = asyncio.run(run(url))
     for finding in findings:
         print(f"{finding.severity}: {finding.message}")
@@ -311,12 +260,12 @@ def migrate_cache_entries(
     async def run(url: str) -> tuple[Migration, Outcome]:
         found = await read_table(source or url) if entries is None else entries
         migration = read_entries(found, environment=settings.environment)
-        async with _connected(url) as connection:
+        async with connected(url) as connection:
             if settings.database_url is None:
                 await make_tables(connection)
             return migration, await migrate(connection, migration.moves)
 
-    with _database(settings) as url:
+    with database_url(settings) as url:
         migration, outcome = asyncio.run(run(url))
     for move in outcome.moved:
         print(f"{named(move)}: {len(move.group.holdings):,} members moved from {move.entry}")
@@ -339,100 +288,6 @@ def migrate_cache_entries(
 def export_schema() -> None:
     """Print the schema of the API, in GraphQL's schema language."""
     print(make_schema().as_str())
-
-
-@contextmanager
-def _database(settings: Settings) -> Iterator[str]:
-    """Give the URL of the database to work on: the one that is named, or the embedded one, run meanwhile."""
-    if settings.database_url is not None:
-        yield settings.database_url
-        return
-    with embedded_postgres(settings.home or default_home()) as url:
-        yield url
-
-
-@asynccontextmanager
-async def _connected(url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    connection = await Database(url).connect(statement_seconds=None)
-    try:
-        with translated_errors():
-            yield connection
-    finally:
-        connection.terminate()
-
-
-async def _prepare_embedded(url: str, settings: Settings, *, demo: bool) -> None:
-    """Make the tables of the embedded database, and fill them where there is nothing yet."""
-    async with _connected(url) as connection:
-        await make_tables(connection)
-        # a database whose groups somebody has removed is no new one
-        used = "SELECT EXISTS (SELECT FROM definition_groups) OR EXISTS (SELECT FROM group_history)"
-        if not demo or await connection.fetchval(used):
-            return
-        err.print("The database is empty and gets demo data: real sectors, indexes, funds and themes.")
-        groups = demo_groups()
-        with progress_bar() as progress:
-            # all or nothing: half a demo would pass for a database that has been filled
-            async with connection.transaction():
-                done = 0
-                async for outcome in load_groups(connection, groups, environment=settings.environment):
-                    if isinstance(outcome, GroupRefused):
-                        raise outcome
-                    done += 1
-                    progress(f"Filling {outcome.type} {outcome.name}", done, len(groups))
-
-
-async def _check_tables(settings: Settings) -> str | None:
-    """Refuse a database without tables, and tell what is in it; one that does not answer yet may come."""
-    try:
-        async with Database(settings.database_url or "") as database:
-            (tracking,) = (await database.fetch("tracking", with_generation=False)).rows
-            contents = await _contents(database, settings) if tracking["complete"] else None
-    except DatabaseUnavailable as error:
-        logging.getLogger(__name__).warning("%s Serving DATABASE_UNAVAILABLE until then.", error)
-        return None
-    if contents is None:
-        raise DatabaseUnavailable("The database of DATABASE_URL lacks tables; `stockgraph init` makes them.")
-    return contents
-
-
-async def _contents(database: Database, settings: Settings) -> str:
-    counts = (await database.fetch("contents", settings.environment, with_generation=False)).rows
-    (prices,) = (await database.fetch("price_table", with_generation=False)).rows
-    day = (await database.fetch("last_price_day", with_generation=False)).rows[0]["day"] if prices["there"] else None
-    return contents_as_text({row["kind"]: row["total"] for row in counts}, day)
-
-
-def _check_port_free(host: str, port: int) -> None:
-    try:
-        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
-            pass
-    except (OSError, OverflowError) as error:
-        raise StockgraphError(
-            f"Cannot listen on {host} port {port}: {error}; choose others with --host, --port."
-        ) from error
-
-
-def _addresses(host: str, port: int) -> list[str]:
-    """Give what can be clicked here and, where every address is listened on, from elsewhere."""
-    if host not in ("0.0.0.0", "::"):  # noqa: S104 - compared with
-        return [f"http://[{host}]:{port}/graphql" if ":" in host else f"http://{host}:{port}/graphql"]
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outward, suppress(OSError):
-        outward.connect(("192.0.2.1", 9))  # an address of nobody's, and nothing is sent
-        return [f"http://{each}:{port}/graphql" for each in dict.fromkeys(("127.0.0.1", outward.getsockname()[0]))]
-    return [f"http://127.0.0.1:{port}/graphql"]
-
-
-def _place(settings: Settings) -> str:
-    """Tell where the data are, without a password."""
-    if settings.database_url is None:
-        return f"{settings.home or default_home()} (a PostgreSQL of its own)"
-    parts = urlsplit(settings.database_url)
-    return f"{parts.path.lstrip('/') or 'the database'} on {parts.hostname or 'this machine'}"
-
-
-def _stop(_: int, __: object) -> NoReturn:
-    sys.exit(0)
 
 
 def main() -> None:

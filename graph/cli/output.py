@@ -4,12 +4,10 @@ import io
 import os
 import select
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from datetime import date
 from decimal import Decimal
-from importlib.metadata import metadata, version
 from typing import Any
 
 import orjson
@@ -18,7 +16,6 @@ from rich.markup import escape
 from rich.progress import Progress as Drawn
 
 from graph.errors import StockgraphError
-from graph.http.assets import DIST
 from graph.loading.files import Progress
 from graph.loading.group_writer import GroupDiff, Listed
 from graph.loading.holdings import GroupHoldings
@@ -85,41 +82,6 @@ def progress_bar() -> Iterator[Progress]:
 
     with Drawn(console=err, transient=True, redirect_stdout=sys.stdout.isatty(), disable=not err.is_terminal) as drawn:
         yield draw
-
-
-def greet(addresses: Sequence[str], place: str, contents: str | None) -> None:
-    """Tell who starts a server where it is, what it serves, and where to read on."""
-    served = "GraphiQL in a browser, the API to programs"
-    if not DIST.exists():
-        served = "the API; GraphiQL was not built, since npm could not be reached when stockgraph was installed"
-    urls = [each.split(", ", 1)[1] for each in metadata("stockgraph").get_all("Project-URL", [])]
-    told = [
-        ("serves", f"{' and '.join(addresses)}  {served}"),
-        ("data", place),
-        ("holds", contents),
-        ("docs", next((url for url in urls if url.endswith("#readme")), None)),
-    ]
-    err.print(f"[bold]stockgraph {version('stockgraph')}[/]  (Ctrl-C stops it)")
-    for name, text in told:
-        if text:
-            err.print(f"  {name:7} {escape(text)}")
-
-
-def contents_as_text(counts: Mapping[str, int], last_price_day: date | None) -> str:
-    """Tell how much a database holds, and what to do where that is nothing."""
-    kinds = {
-        "UNIVERSE": "universe",
-        "SECTOR": "sector",
-        "ETF": "ETF",
-        "THEME": "theme",
-        "SEGMENT": "segment",
-        "CUSTOM": "custom group",
-    }
-    groups = [f"{counts[kind]:,} {word}{'s' * (counts[kind] > 1)}" for kind, word in kinds.items() if counts.get(kind)]
-    if not groups:
-        return "no groups yet; `stockgraph load FILE` brings them"
-    prices = f"prices until {last_price_day}" if last_price_day else "no prices (`stockgraph load FILE` brings them)"
-    return f"{', '.join(groups)}; {counts['STOCK']:,} stocks; {prices}"
 
 
 class JsonReport:

@@ -80,7 +80,7 @@ def create_app(settings: Settings) -> Starlette:
         schema,
         lambda: Operation(runtime),
         graphiql_page,
-        None if settings.answers == "off" else lambda: runtime.response_cache,
+        None if settings.response_cache == "off" else lambda: runtime.response_cache,
         schema.execute_from_cache,
     )
     return Application(

@@ -33,7 +33,7 @@ from graph.model import GroupType
 from graph.postgres.database import Database, translated_errors
 from graph.postgres.ddl import make_tables, mend_history
 from graph.schema import make_schema
-from graph.settings import Settings, drop_empty_variables
+from graph.settings import Settings, normalize_variables, rename_deprecated_options
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -307,8 +307,8 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        drop_empty_variables()
-        app(exit_on_error=False, print_error=False)
+        normalize_variables()
+        app(rename_deprecated_options(sys.argv[1:]), exit_on_error=False, print_error=False)
     except CycloptsError as error:
         fail(f"{' '.join(str(error).split())} `stockgraph --help` tells more.")
         return WRONG_USAGE

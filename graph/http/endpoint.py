@@ -16,7 +16,7 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 from strawberry.types.graphql import OperationType
 
 from graph.caching.response_cache import ResponseCache
-from graph.errors import GraphError, LimitExceeded
+from graph.errors import ErrorCode, GraphError
 from graph.http.guard import ClientDisconnected, RequestGuard
 from graph.http.negotiation import CONTENT_TYPES, GRAPHQL, HTML, JSON, is_json, negotiate
 from graph.http.requests import METHODS, GraphQLRequest, RequestError, parse_request
@@ -105,7 +105,8 @@ class GraphQLEndpoint:
             error_id = uuid.uuid4().hex
             logger.exception("Internal error %s", error_id)
             message = f"Internal error; the log has it under id {error_id}."
-            cached, status, body = None, 500, encode(error_payload(message, "INTERNAL", id=error_id))
+            cached, status = None, ErrorCode.INTERNAL.status
+            body = encode(error_payload(message, ErrorCode.INTERNAL, id=error_id))
         if cached:
             await send_cached_response(send, cached, headers, media_type, method, compress=hit)
         else:
@@ -127,7 +128,9 @@ class GraphQLEndpoint:
             return await self._read_body(receive)
         query_string: bytes = scope["query_string"]
         if len(query_string) > self._max_body:
-            raise RequestError(414, f"The query string is longer than {self._max_body} bytes.", LimitExceeded.code)
+            raise RequestError(
+                414, f"The query string is longer than {self._max_body} bytes.", ErrorCode.LIMIT_EXCEEDED
+            )
         return query_string
 
     async def _read_body(self, receive: Receive) -> bytes:
@@ -143,7 +146,9 @@ class GraphQLEndpoint:
                     raise ClientDisconnected
                 body += message.get("body", b"")
                 if len(body) > self._max_body:
-                    raise RequestError(413, f"The body is longer than {self._max_body} bytes.", LimitExceeded.code)
+                    raise RequestError(
+                        413, f"The body is longer than {self._max_body} bytes.", ErrorCode.LIMIT_EXCEEDED
+                    )
                 more = message.get("more_body", False)
         return bytes(body)
 
@@ -162,7 +167,7 @@ class GraphQLEndpoint:
                 return await self._execute(request, method)
         except _OperationTimeout:
             message = f"The operation was stopped after {self._time_limit:g} seconds; ask for less at a time."
-            return error_payload(message, LimitExceeded.code), None
+            return error_payload(message, ErrorCode.LIMIT_EXCEEDED), None
 
     async def _execute(self, request: GraphQLRequest, method: str) -> tuple[Payload, Any]:
         """Return the payload, and the context if a query was executed."""
@@ -181,7 +186,7 @@ class GraphQLEndpoint:
             except CannotGetOperationTypeError:
                 name = request.operation_name
                 found = "no operation" if name is None else f"no operation named {name!r}"
-                return error_payload(f"The document has {found}.", "OPERATION_RESOLUTION_FAILURE"), None
+                return error_payload(f"The document has {found}.", ErrorCode.OPERATION_RESOLUTION_FAILURE), None
             except InvalidOperationTypeError as error:
                 kind = error.operation_type
                 if kind in METHODS[method] - allowed:
@@ -189,7 +194,7 @@ class GraphQLEndpoint:
                     continue
                 if method == "POST":
                     message = f"A {kind.value} is not answered over HTTP."
-                    return error_payload(message, "OPERATION_RESOLUTION_FAILURE"), None
+                    return error_payload(message, ErrorCode.OPERATION_RESOLUTION_FAILURE), None
                 message = f"A {kind.value} is not answered by {method}; use POST."
                 raise RequestError(405, message, allow="POST") from error
             except GraphError as error:

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 import orjson
 from strawberry.types.graphql import OperationType
 
-from graph.errors import LimitExceeded
+from graph.errors import ErrorCode
 
 METHODS = {
     "GET": {OperationType.QUERY},
@@ -22,7 +22,7 @@ _OPTIONAL = (("operationName", str, "a string"), ("variables", dict, "an object"
 class RequestError(Exception):
     """A request without a valid GraphQL operation, or with one that its HTTP method may not run."""
 
-    def __init__(self, status: int, message: str, code: str = "BAD_REQUEST", *, allow: str = "") -> None:
+    def __init__(self, status: int, message: str, code: ErrorCode = ErrorCode.BAD_REQUEST, *, allow: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.code = code
@@ -73,6 +73,8 @@ def _check_parameters(parameters: object) -> GraphQLRequest:
     try:
         orjson.dumps(variables)
     except TypeError as error:  # orjson reads 1024 levels and writes 254
-        raise RequestError(400, "The variables are nested more than 250 levels deep.", LimitExceeded.code) from error
+        raise RequestError(
+            400, "The variables are nested more than 250 levels deep.", ErrorCode.LIMIT_EXCEEDED
+        ) from error
     # an empty operationName in a query string means none
     return GraphQLRequest(query, parameters.get("operationName") or None, variables)

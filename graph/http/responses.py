@@ -8,20 +8,22 @@ import orjson
 from starlette.types import Send
 
 from graph.caching.response_cache import CachedResponse
+from graph.errors import ErrorCode
 from graph.http.negotiation import CONTENT_TYPES, GRAPHQL, JSON, accepts_gzip
 
 Payload: TypeAlias = dict[str, Any]
 Headers: TypeAlias = dict[bytes, bytes]
 
-_STATUS_BY_CODE = {"INTERNAL": 500, "DATABASE_UNAVAILABLE": 503}
+_STATUS_BY_CODE = {code.value: code.status for code in ErrorCode}
+_SERVER_ERROR = 500
 _NOT_MODIFIED = 304
 _NOT_MODIFIED_HEADERS = 4
 """How many of a cached response's headers a 304 has too; those that follow describe a body."""
 
 
-def error_payload(message: str, code: str, **details: str) -> Payload:
+def error_payload(message: str, code: ErrorCode, **details: str) -> Payload:
     """Return the payload of a request that failed with one error."""
-    return {"errors": [{"message": message, "extensions": {"code": code, **details}}]}
+    return {"errors": [{"message": message, "extensions": {"code": code.value, **details}}]}
 
 
 def status_of(payload: Payload, media_type: str) -> int:
@@ -32,8 +34,8 @@ def status_of(payload: Payload, media_type: str) -> int:
     if "data" in payload:
         return 200
     codes = (error.get("extensions", {}).get("code") for error in payload["errors"])
-    client = 200 if media_type == JSON else 400
-    return max(_STATUS_BY_CODE.get(code, client) for code in codes)
+    status = max(_STATUS_BY_CODE.get(code, 400) for code in codes)
+    return 200 if media_type == JSON and status < _SERVER_ERROR else status
 
 
 def encode(payload: Payload) -> bytes:

@@ -48,11 +48,11 @@ def create_app(settings: Settings) -> Starlette:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         nonlocal runtime
         async with open_runtime(settings) as runtime:
-            # what was made by now stays, and need not be looked through for what can go
+            # objects made by now live as long as the process, and need no garbage collection
             gc.collect()
             gc.freeze()
             thresholds = gc.get_threshold()
-            # an answer is hundreds of objects, which would be looked through before they go by themselves
+            # a response is hundreds of objects, which reference counting frees before a collection is due
             gc.set_threshold(20_000, *thresholds[1:])
             try:
                 yield

@@ -1,4 +1,4 @@
-"""The `stockgraph` command."""
+"""The commands of `stockgraph`, and its entry point."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ import orjson
 from cyclopts import App, CycloptsError, Parameter
 
 from graph.cli.connections import connected, database_url
-from graph.cli.output import JsonReport, TextReport, fail, open_streams, progress_bar
+from graph.cli.output import JsonReport, TextReport, open_streams, print_error, progress_bar
 from graph.cli.serving import serve
 from graph.errors import StockgraphError
 from graph.execution.operation import Operation
@@ -40,7 +40,7 @@ FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 app = App(
     name="stockgraph",
     help="Serve stocks and the groups that hold them (ETFs, sectors, themes, universes) as GraphQL over PostgreSQL. "
-    "Begin with `stockgraph serve`: it needs nothing else.",
+    "Start with `stockgraph serve`: it needs nothing else.",
     help_format="markdown",
     version=lambda: version("stockgraph"),
 )
@@ -51,9 +51,9 @@ app.command(serve)
 
 @app.command
 def init(*, settings: Settings = Settings()) -> None:  # noqa: B008 - frozen
-    """Make the tables, indexes and triggers that a database lacks; what is there stays as it is.
+    """Make the tables, indexes and triggers that a database lacks; existing ones stay as they are.
 
-    Where the history of groups was not kept for a while, it is mended, so that it ends in what is there.
+    If changes were made without the triggers, the history of groups is mended: it then ends in the current groups.
     """
 
     async def run(url: str) -> tuple[list[str], int]:
@@ -72,36 +72,38 @@ def load(
     /,
     *,
     type: Annotated[
-        GroupType | None, Parameter(help="The type of the group in one file, where its name does not tell.")
+        GroupType | None, Parameter(help="The type of the group in a file, if the file's name does not tell it.")
     ] = None,
     name: Annotated[
         str | None,
-        Parameter(help="The name of the group in one file, or the symbol of its prices, where its name does not tell."),
+        Parameter(
+            help="The name of the group in a file, or the symbol of its prices, if the file's name does not tell it."
+        ),
     ] = None,
     weights: Annotated[
-        Unit | None, Parameter(help="The unit of the weights, where their sum (near 1, or near 100) does not tell.")
+        Unit | None, Parameter(help="The unit of the weights, if their sum (near 1, or near 100) does not tell it.")
     ] = None,
     as_of: Annotated[
-        date | None, Parameter(help="The day as of which the groups are so, where the files tell none or another.")
+        date | None, Parameter(help="The day that the holdings are of, if the files tell none or another.")
     ] = None,
     dry_run: Annotated[bool, Parameter(negative="", help="Show what would change, and change nothing.")] = False,
     json: Annotated[bool, Parameter(negative="", help="Print what changed as JSON.")] = False,
     settings: Settings = Settings(),  # noqa: B008 - frozen
 ) -> None:
-    """Load files of holdings, each group replaced whole, and of daily prices, and show what that changed.
+    """Load files of holdings and of daily prices, and print what changed. Holdings replace the whole group.
 
-    Files as iShares, State Street, Invesco, Vanguard and ARK publish them are known by their content. Others are known
-    by their names: `etf_SPY.csv`, `theme_airlines.csv`, `universe_dow30.csv`, `segment_...`, `custom_...` with the
-    columns `symbol,name,weight`, and `sectors.csv` with `symbol,sector,industry`. In a folder with a `groups.csv`
-    (columns `name,type,description,as_of,file`) only the holdings that it lists are loaded. A file with a bad row
-    changes nothing.
+    Files from iShares, State Street, Invesco, Vanguard and ARK are recognized by their content. Your own files are
+    recognized by their names: `etf_SPY.csv`, `theme_airlines.csv`, `universe_dow30.csv`, `segment_...`, `custom_...`
+    with the columns `symbol,name,weight`, and `sectors.csv` with `symbol,sector,industry`. In a folder with a
+    `groups.csv` (columns `name,type,description,as_of,file`) only the holdings that it lists are loaded. A file with a
+    bad row changes nothing.
 
-    Prices have the columns `symbol,date,open,high,low,close,volume`, or are of one stock as Yahoo and Nasdaq let
-    download them (`AAPL.csv`, `yahoo_AAPL.csv`); in a folder they are found by their content. What a file says of a
-    symbol and day replaces what is there. Closes should be adjusted for splits, and not for dividends.
+    Prices have the columns `symbol,date,open,high,low,close,volume`, or are those of one stock as downloaded from Yahoo
+    or Nasdaq (`AAPL.csv`, `yahoo_AAPL.csv`); in a folder they are found by their content. A bar replaces the one of the
+    same symbol and day. Closes should be adjusted for splits, but not for dividends.
 
-    Holdings are of the day that `--as-of`, the file, the index or the file's name tells, else of today; what is older
-    than a group is not loaded over it. Files of one fund are loaded day after day.
+    Holdings are of the day that `--as-of`, the file, the index or the file's name tells, else of today. Holdings older
+    than those of a group are refused, and several files of one fund are loaded in the order of their days.
 
         stockgraph load holdings/
         stockgraph load etf_SPY.csv --dry-run
@@ -142,7 +144,7 @@ def load(
     finally:
         report.end(reading.notes, failures, dry_run=dry_run)
     for failure in failures:
-        fail(failure)
+        print_error(failure)
     if failures:
         sys.exit(FAILED)
 
@@ -171,16 +173,16 @@ def query(
     json: Annotated[bool, Parameter(negative="", help="Print JSON on one line.")] = False,
     settings: Settings = Settings(),  # noqa: B008 - frozen
 ) -> None:
-    """Print the symbols of a universe key, one a line, or the answer to a GraphQL query.
+    """Print the symbols of a universe key, one per line, or the response to a GraphQL query.
 
     In a key `:` is union, `&` intersection and `-` difference:
 
-        stockgraph query 'SPY:QQQ'          # what is in either
-        stockgraph query 'SPY&QQQ-dow30'    # what is in both, and not in the third
+        stockgraph query 'SPY:QQQ'          # in either
+        stockgraph query 'SPY&QQQ-dow30'    # in both, and not in the third
         stockgraph query '{ groups(type: SECTOR) { nodes { name memberCount } } }'
 
     Args:
-        text: A universe key, or a GraphQL query: a text that holds a brace is one.
+        text: A universe key, or a GraphQL query, recognized by a brace.
 
     """
     graphql = "{" in text
@@ -204,7 +206,7 @@ def query(
     elif json:
         print(orjson.dumps(answer["data"]["universe"]).decode())
     else:
-        # nothing for nobody, and not an empty line
+        # an empty universe prints nothing, not an empty line
         print(*answer["data"]["universe"]["symbols"], sep="\n", end="\n" * bool(answer["data"]["universe"]["size"]))
     if "errors" in answer:
         sys.exit(FAILED)
@@ -212,11 +214,12 @@ def query(
 
 @app.command
 def check(*, settings: Settings = Settings()) -> None:  # noqa: B008 - frozen
-    """Look for faults in the data; exit with 1 where there is one.
+    """Check the data for faults and warnings, and exit with 1 if there is a fault.
 
     Faults: a stock in two sectors, a group without members, ETF weights that do not sum to 0.95-1.05, a negative
-    weight, a close that is no price, prices of days to come.
-    Warnings: members of an ETF that are in no sector, closes as by a split that earlier prices are not adjusted for.
+    weight, a close that is not a price, prices of future days.
+    Warnings: members of an ETF that are in no sector, jumps of closes by a split for which earlier prices are not
+    adjusted.
     """
 
     async def run(url: str) -> list[Finding]:
@@ -241,18 +244,18 @@ def migrate_cache_entries(
     *,
     settings: Settings = Settings(),  # noqa: B008 - frozen
 ) -> None:
-    """Move the groups of TickStock's old table `cache_entries` here, and say what moved and what could not, and why.
+    """Move groups here from TickStock's old table `cache_entries`, and print what moved, what did not, and why.
 
-    A group that is here already and has members stays as it is, so that running this again changes nothing, and nothing
-    that was loaded since is lost. The exit code is 1 where an entry that holds a group stayed behind.
+    A group that exists here and has members stays as it is: running this again changes nothing, and groups that were
+    loaded since are not lost. The exit code is 1 if an entry that holds a group could not be moved.
 
         stockgraph migrate-cache-entries postgresql://user:password@host/tickstock
         stockgraph migrate-cache-entries entries.json
 
     Args:
         source: The old database, or a JSON file of its entries, as written by
-            `psql -At -c 'SELECT json_agg(t) FROM cache_entries AS t'`, or of the form `{type: {key: value}}`.
-            Without it, the database that is written to.
+            `psql -At -c 'SELECT json_agg(t) FROM cache_entries AS t'`, or of the form `{type: {key: value}}`;
+            by default the database that is written to.
 
     """
     entries = None if source is None or "://" in source else read_file(Path(source))
@@ -286,37 +289,38 @@ def migrate_cache_entries(
 
 @app.command
 def export_schema() -> None:
-    """Print the schema of the API, in GraphQL's schema language."""
+    """Print the schema of the API in GraphQL's schema definition language."""
     print(make_schema().as_str())
 
 
 def main() -> None:
-    """Run the command; one line on standard error and a non-zero exit for whatever a person can mend."""
+    """Run the command line; an error that its user can correct is one line on standard error and a non-zero exit."""
     output = open_streams()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     code: str | int | None
     try:
-        code = _run()
+        code = _run_command()
     except SystemExit as end:
         code = end.code
     if output.failure:
-        fail(f"Standard output is incomplete: {output.failure.strerror}.")
+        print_error(f"Standard output is incomplete: {output.failure.strerror}.")
         code = code or FAILED
     sys.exit(code)
 
 
-def _run() -> int:
+def _run_command() -> int:
+    """Run the command that was typed, and return its exit code."""
     try:
         normalize_variables()
         app(rename_deprecated_options(sys.argv[1:]), exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        fail(f"{' '.join(str(error).split())} `stockgraph --help` tells more.")
+        print_error(f"{' '.join(str(error).split())} `stockgraph --help` tells more.")
         return WRONG_USAGE
     except StockgraphError as error:
-        fail(error)
+        print_error(error)
         return FAILED
     except asyncpg.PostgresError as error:
-        fail(f"PostgreSQL: {str(error).splitlines()[0]}")
+        print_error(f"PostgreSQL: {str(error).splitlines()[0]}")
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -16,7 +16,7 @@ from graph.model import Environment
 
 Switch = Literal["on", "off"]
 
-# names of 0.1.0, to be removed in the release after it
+# names before 0.1.0, which that release still accepts
 _DEPRECATED_OPTIONS = {"--memo": "--data-cache", "--answers": "--response-cache"}
 _DEPRECATED_VARIABLES = {
     "STOCKGRAPH_MEMO": "STOCKGRAPH_DATA_CACHE",

@@ -1,4 +1,4 @@
-"""`python -m graph`: the same as the `stockgraph` command."""
+"""Entry point of `python -m graph`, which runs the `stockgraph` command."""
 
 from graph.cli.commands import main
 

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from graph.errors import DatabaseUnavailable
+from graph.errors import DatabaseUnavailable, ErrorCode
 from graph.execution.operation import Operation
 from graph.execution.runtime import Runtime, open_runtime
 from graph.http.assets import graphiql_page, page_routes
@@ -48,11 +48,11 @@ def create_app(settings: Settings) -> Starlette:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         nonlocal runtime
         async with open_runtime(settings) as runtime:
-            # what was made by now stays, and need not be looked through for what can go
+            # objects made by now live as long as the process, and need no garbage collection
             gc.collect()
             gc.freeze()
             thresholds = gc.get_threshold()
-            # an answer is hundreds of objects, which would be looked through before they go by themselves
+            # a response is hundreds of objects, which reference counting frees before a collection is due
             gc.set_threshold(20_000, *thresholds[1:])
             try:
                 yield
@@ -64,15 +64,17 @@ def create_app(settings: Settings) -> Starlette:
         """Answer `ok` as long as the process runs."""
         return PlainTextResponse("ok\n")
 
+    unavailable = ErrorCode.DATABASE_UNAVAILABLE.status
+
     async def ready(_: Request) -> Response:
         """Answer 200 if the database answers and has the tables, else 503 with the reason."""
         try:
             reading = await runtime.database.fetch("tracking", with_generation=False)
         except DatabaseUnavailable as error:
-            return JSONResponse({"ready": False, "reason": str(error)}, status_code=503)
+            return JSONResponse({"ready": False, "reason": str(error)}, status_code=unavailable)
         if not reading.rows[0]["complete"]:
             reason = "The database lacks tables; `stockgraph init` makes what is missing."
-            return JSONResponse({"ready": False, "reason": reason}, status_code=503)
+            return JSONResponse({"ready": False, "reason": reason}, status_code=unavailable)
         return JSONResponse({"ready": True})
 
     schema = make_schema()
@@ -80,7 +82,7 @@ def create_app(settings: Settings) -> Starlette:
         schema,
         lambda: Operation(runtime),
         graphiql_page,
-        None if settings.answers == "off" else lambda: runtime.response_cache,
+        None if settings.response_cache == "off" else lambda: runtime.response_cache,
         schema.execute_from_cache,
     )
     return Application(

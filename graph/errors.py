@@ -1,14 +1,56 @@
-"""The errors a person may read: one class for each thing that can be acted on.
+"""Errors with messages for people, and the codes and HTTP statuses of those that the API returns.
 
-A message is one line that says what was wrong, where, and what to do. Whatever is not one of
-these classes is masked before it reaches a client.
+A message is one line that says what was wrong, where, and what to do. Other exceptions are logged and masked before a
+client sees them.
 """
 
-from typing import Any, ClassVar
+from enum import StrEnum
+from typing import Any, ClassVar, Self
+
+
+class ErrorCode(StrEnum):
+    """Error codes of the API: the `extensions.code` of an error in a response."""
+
+    status: int
+    """The HTTP status of a response without data, unless the failure is one of HTTP itself, such as a 405.
+
+    A client's error has 200 instead if the media type of the response is `application/json`.
+    """
+    meaning: str
+
+    def __new__(cls, code: str, status: int, meaning: str) -> Self:
+        """Make a member whose value is the code."""
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.status = status
+        member.meaning = meaning
+        return member
+
+    UNKNOWN_GROUP = "UNKNOWN_GROUP", 400, "A name in a universe key matches no group."
+    AMBIGUOUS_GROUP = "AMBIGUOUS_GROUP", 400, "A name in a universe key matches several groups."
+    INVALID_KEY = "INVALID_KEY", 400, "A universe key breaks the grammar of keys."
+    INVALID_ARGUMENT = "INVALID_ARGUMENT", 400, "A variable or an argument has a value that the field does not accept."
+    BAD_CURSOR = "BAD_CURSOR", 400, "A cursor was not made by this server for this list."
+    NO_HISTORY = "NO_HISTORY", 400, "The day is before a group's history, or the database keeps no history."
+    LIMIT_EXCEEDED = "LIMIT_EXCEEDED", 400, "The request exceeds a limit of size, depth or time."
+    DATABASE_UNAVAILABLE = (
+        "DATABASE_UNAVAILABLE",
+        503,
+        "The database does not answer, lacks tables, or cannot confirm cached data.",
+    )
+    INTERNAL = "INTERNAL", 500, "The server failed; its log has the reason under the error's `id`."
+    GRAPHQL_PARSE_FAILED = "GRAPHQL_PARSE_FAILED", 400, "The document is not GraphQL."
+    GRAPHQL_VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED", 400, "The document does not fit the schema."
+    OPERATION_RESOLUTION_FAILURE = (
+        "OPERATION_RESOLUTION_FAILURE",
+        400,
+        "The document does not have exactly the operation that is to be run.",
+    )
+    BAD_REQUEST = "BAD_REQUEST", 400, "The HTTP request holds no GraphQL operation."
 
 
 class StockgraphError(Exception):
-    """Something a person did or must know; the command line prints it and exits with 1."""
+    """An error with a message for people; the command line prints it and exits with 1."""
 
 
 class EmbeddedServerError(StockgraphError):
@@ -16,63 +58,63 @@ class EmbeddedServerError(StockgraphError):
 
 
 class InputFileError(StockgraphError):
-    """A file of holdings or prices that cannot be read as it stands: which one, which line, and why."""
+    """A file of holdings or prices is malformed; the message names file, line and reason."""
 
 
 class GraphError(StockgraphError):
-    """An error of the API: `code` is what a program reads, the message what a person reads."""
+    """An error of the API, with a code for programs and a message for people."""
 
-    code: ClassVar[str]
+    code: ClassVar[ErrorCode]
 
     def __init__(self, message: str, **details: Any) -> None:
-        """Keep `details` (JSON values) beside the code in the `extensions` of the answer's error."""
+        """Store `details` (JSON values) beside the code in the `extensions` of the error in the response."""
         super().__init__(message)
-        self.extensions = {"code": self.code, **details}
+        self.extensions = {"code": self.code.value, **details}
 
 
 class UnknownGroup(GraphError):
-    """A part of a universe key names no group."""
+    """A name in a universe key matches no group."""
 
-    code = "UNKNOWN_GROUP"
+    code = ErrorCode.UNKNOWN_GROUP
 
 
 class AmbiguousGroup(GraphError):
-    """A name fits more than one group."""
+    """A name in a universe key matches several groups."""
 
-    code = "AMBIGUOUS_GROUP"
+    code = ErrorCode.AMBIGUOUS_GROUP
 
 
 class InvalidKey(GraphError):
-    """A universe key that breaks the grammar of keys."""
+    """A universe key breaks the grammar of keys."""
 
-    code = "INVALID_KEY"
+    code = ErrorCode.INVALID_KEY
 
 
 class InvalidArgument(GraphError):
-    """An argument outside what its field accepts."""
+    """An argument has a value that its field does not accept."""
 
-    code = "INVALID_ARGUMENT"
+    code = ErrorCode.INVALID_ARGUMENT
 
 
 class BadCursor(GraphError):
-    """A cursor that this server did not make for this list."""
+    """A cursor was not made by this server for this list."""
 
-    code = "BAD_CURSOR"
+    code = ErrorCode.BAD_CURSOR
 
 
 class NoHistory(GraphError):
-    """A day before the first that is known of a group, or a database that keeps no history."""
+    """The day is before a group's history, or the database keeps no history."""
 
-    code = "NO_HISTORY"
+    code = ErrorCode.NO_HISTORY
 
 
 class LimitExceeded(GraphError):
-    """A request larger than the server answers."""
+    """The request exceeds a limit of size, depth or time."""
 
-    code = "LIMIT_EXCEEDED"
+    code = ErrorCode.LIMIT_EXCEEDED
 
 
 class DatabaseUnavailable(GraphError):
-    """The database does not answer, or cannot vouch for what is in memory."""
+    """The database does not answer, lacks tables, or cannot confirm that cached data are current."""
 
-    code = "DATABASE_UNAVAILABLE"
+    code = ErrorCode.DATABASE_UNAVAILABLE

@@ -25,7 +25,7 @@ from graph.api.rotation import RotationQuery
 from graph.api.search import SearchQuery
 from graph.api.status import StatusQuery
 from graph.api.universes import UniverseQuery
-from graph.errors import GraphError
+from graph.errors import ErrorCode, GraphError
 from graph.execution.documents import Document, Documents
 from graph.execution.executor import ColumnExecutor, execute_from_cache, execute_plan
 from graph.execution.limits import Limits, code_errors
@@ -145,7 +145,7 @@ def _readable(error: GraphQLError) -> GraphQLError:
         f"Something went wrong here; the server's log has it under {number}.",
         nodes=error.nodes,
         path=error.path,
-        extensions={"code": "INTERNAL", "id": number},
+        extensions={"code": ErrorCode.INTERNAL.value, "id": number},
     )
 
 

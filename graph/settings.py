@@ -1,7 +1,8 @@
-"""What a person may set, each an option of the command line and a variable of the environment alike."""
+"""Settings, each of them an option of the command line and an environment variable."""
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_type_hints
@@ -15,6 +16,15 @@ from graph.model import Environment
 
 Switch = Literal["on", "off"]
 
+# names before 0.1.0, which that release still accepts
+_DEPRECATED_OPTIONS = {"--memo": "--data-cache", "--answers": "--response-cache"}
+_DEPRECATED_VARIABLES = {
+    "STOCKGRAPH_MEMO": "STOCKGRAPH_DATA_CACHE",
+    "STOCKGRAPH_ANSWERS": "STOCKGRAPH_RESPONSE_CACHE",
+}
+
+logger = logging.getLogger(__name__)
+
 
 def _check_zone(_: object, zone: str) -> None:
     try:
@@ -26,7 +36,7 @@ def _check_zone(_: object, zone: str) -> None:
 @Parameter(name="*", group=Group("Settings", sort_key=10))
 @dataclass(frozen=True)
 class Settings:
-    """Read once, from options first and the environment second, and passed to whoever needs it."""
+    """Values of the settings: those of options, else of environment variables, else the defaults."""
 
     database_url: Annotated[
         str | None,
@@ -41,7 +51,7 @@ class Settings:
         Path | None,
         Parameter(
             env_var="STOCKGRAPH_HOME",
-            help="The folder of the embedded PostgreSQL; your user data folder unless told otherwise.",
+            help="The folder of the embedded PostgreSQL; by default in your user data folder.",
             show_default=False,
         ),
     ] = None
@@ -49,39 +59,44 @@ class Settings:
         str | None,
         Parameter(
             env_var="CACHE_URL",
-            help="Remember universes in this Redis or Valkey (redis://host:6379/0) and not in the server's memory.",
+            help="A Redis or Valkey to cache universes in (redis://host:6379/0), in place of the server's memory.",
             show_default=False,
         ),
     ] = field(default=None, repr=False)
     environment: Annotated[
         Environment,
-        Parameter(env_var="STOCKGRAPH_ENVIRONMENT", help="The environment whose groups are meant where none is named."),
+        Parameter(
+            env_var="STOCKGRAPH_ENVIRONMENT", help="The environment of groups, for queries that do not name another."
+        ),
     ] = Environment.DEFAULT
-    memo: Annotated[
-        Switch, Parameter(env_var="STOCKGRAPH_MEMO", help="Remember universes; off is for measuring what that gives.")
-    ] = "on"
-    answers: Annotated[
+    data_cache: Annotated[
         Switch,
-        Parameter(env_var="STOCKGRAPH_ANSWERS", help="Keep whole answers; off is for measuring what that gives."),
+        Parameter(
+            env_var="STOCKGRAPH_DATA_CACHE", help="Cache what queries read of the database; off is for measuring."
+        ),
+    ] = "on"
+    response_cache: Annotated[
+        Switch,
+        Parameter(env_var="STOCKGRAPH_RESPONSE_CACHE", help="Cache whole responses; off is for measuring."),
     ] = "on"
     outage: Annotated[
         Literal["refuse", "stale"],
         Parameter(
             env_var="STOCKGRAPH_OUTAGE",
-            help="While the database is down: refuse, or give remembered universes, marked stale in the answer.",
+            help="While the database is down: refuse queries, or serve cached universes, marked stale in the response.",
         ),
     ] = "refuse"
     time_zone: Annotated[
         str,
         Parameter(
             env_var="STOCKGRAPH_TIME_ZONE",
-            help="The zone that the tables' timestamps are written in.",
+            help="The time zone of the timestamps in the tables.",
             validator=_check_zone,
         ),
     ] = "UTC"
 
     def __post_init__(self) -> None:
-        """Refuse an address of no Redis, in words that do not repeat it: it may hold a password."""
+        """Raise StockgraphError if `cache_url` is malformed, without repeating it: it may hold a password."""
         if self.cache_url is None:
             return
         try:
@@ -94,8 +109,8 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> "Settings":
-        """Read the variables alone: what a worker process does, which has no command line."""
-        drop_empty_variables()
+        """Read the environment variables alone, for a worker process, which has no command line."""
+        normalize_variables()
         reader = App(version="")
 
         @reader.default
@@ -106,7 +121,7 @@ class Settings:
         return read(*bound.args, **bound.kwargs)
 
     def to_environment(self) -> None:
-        """Write the variables, for the worker processes to come."""
+        """Write the environment variables, for worker processes to read."""
         for name, variable in _variables():
             value = getattr(self, name)
             if value is None:
@@ -123,8 +138,42 @@ def _variables() -> Iterator[tuple[str, str]]:
             yield each.name, variable
 
 
-def drop_empty_variables() -> None:
-    """Take a variable that holds nothing for one that is not set, as compose files mean it."""
-    for _, variable in _variables():
+def normalize_variables() -> None:
+    """Unset empty variables, as Compose files write those that are not set, and rename deprecated ones with a warning.
+
+    If a deprecated variable and its successor are both set, the successor is used.
+    """
+    for variable in [variable for _, variable in _variables()] + list(_DEPRECATED_VARIABLES):
         if not os.environ.get(variable):
             os.environ.pop(variable, None)
+    for old, new in _DEPRECATED_VARIABLES.items():
+        if old in os.environ:
+            _warn_deprecated(old, new)
+            os.environ.setdefault(new, os.environ.pop(old))
+
+
+def rename_deprecated_options(tokens: Sequence[str]) -> list[str]:
+    """Return the words of a command line with deprecated options renamed, each with a warning.
+
+    If a deprecated option and its successor are both given, the successor is used.
+    """
+    end = tokens.index("--") if "--" in tokens else len(tokens)
+    given = {token.partition("=")[0].replace("_", "-") for token in tokens[:end]}
+    renamed: list[str] = []
+    value_of_ignored = False
+    for token in tokens[:end]:
+        ignored = value_of_ignored and not token.startswith("-")
+        value_of_ignored = False
+        name, equals, value = token.partition("=")
+        if new := _DEPRECATED_OPTIONS.get(name):
+            _warn_deprecated(name, new)
+            ignored = new in given
+            value_of_ignored = ignored and not equals
+            token = f"{new}{equals}{value}"  # noqa: PLW2901 - the same option
+        if not ignored:
+            renamed.append(token)
+    return [*renamed, *tokens[end:]]
+
+
+def _warn_deprecated(old: str, new: str) -> None:
+    logger.warning("%s is deprecated and will be removed in the next release; use %s.", old, new)

@@ -6,25 +6,36 @@ from pathlib import Path
 import pytest
 
 from graph.model import Environment
-from graph.settings import Settings
+from graph.settings import Settings, normalize_variables, rename_deprecated_options
+
+
+@pytest.fixture
+def variables(monkeypatch: pytest.MonkeyPatch) -> "os._Environ[str]":
+    """An environment without settings, to be changed at will."""
+    for name in [name for name in os.environ if name.startswith(("STOCKGRAPH", "DATABASE_URL", "CACHE_URL"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    return os.environ
+
+
+def deprecated(old: str, new: str) -> str:
+    return f"{old} is deprecated and will be removed in the next release; use {new}."
 
 
 def test_the_defaults() -> None:
     assert Settings() == Settings(None, None, None, Environment.DEFAULT, "on", "on", "refuse", "UTC")
 
 
-def test_what_is_written_to_the_environment_is_read_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("STOCKGRAPH", "DATABASE_URL", "CACHE_URL"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(os, "environ", os.environ.copy())
+@pytest.mark.usefixtures("variables")
+def test_what_is_written_to_the_environment_is_read_from_it() -> None:
     assert Settings.from_environment() == Settings()
     every = Settings(
         database_url="postgresql://u:s3cret@host/db",
         home=Path("/somewhere"),
         cache_url="redis://:s3cret@host/0",
         environment=Environment.UAT,
-        memo="off",
-        answers="off",
+        data_cache="off",
+        response_cache="off",
         outage="stale",
         time_zone="America/New_York",
     )
@@ -37,4 +48,67 @@ def test_what_is_written_to_the_environment_is_read_from_it(monkeypatch: pytest.
 def test_secrets_are_not_shown() -> None:
     shown = repr(Settings(database_url="postgresql://u:s3cret@host/db", cache_url="redis://:s3cret@host/0"))
     assert "s3cret" not in shown
-    assert shown.startswith("Settings(home=None, environment=<Environment.DEFAULT: 'DEFAULT'>, memo='on'")
+    assert shown.startswith("Settings(home=None, environment=<Environment.DEFAULT: 'DEFAULT'>, data_cache='on'")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ("STOCKGRAPH_MEMO", "STOCKGRAPH_DATA_CACHE", "data_cache"),
+        ("STOCKGRAPH_ANSWERS", "STOCKGRAPH_RESPONSE_CACHE", "response_cache"),
+    ],
+)
+def test_deprecated_variables_work_and_name_their_successors(
+    variables: dict[str, str], caplog: pytest.LogCaptureFixture, old: str, new: str, field: str
+) -> None:
+    for value in ("off", "on"):
+        variables.pop(new, None)
+        variables[old] = value
+        caplog.clear()
+        assert getattr(Settings.from_environment(), field) == value
+        assert caplog.messages == [deprecated(old, new)]
+        assert (variables.get(new), variables.get(old)) == (value, None)
+    # worker processes and a second reading are not warned again
+    caplog.clear()
+    assert getattr(Settings.from_environment(), field) == "on"
+    variables[old] = ""
+    assert getattr(Settings.from_environment(), field) == "on"
+    assert caplog.messages == []
+
+
+def test_new_variables_win_over_deprecated_ones(variables: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    variables.update(STOCKGRAPH_MEMO="on", STOCKGRAPH_DATA_CACHE="off")
+    assert Settings.from_environment() == Settings(data_cache="off")
+    assert caplog.messages == [deprecated("STOCKGRAPH_MEMO", "STOCKGRAPH_DATA_CACHE")]
+    variables.update(STOCKGRAPH_MEMO="off", STOCKGRAPH_DATA_CACHE="")
+    normalize_variables()
+    assert variables["STOCKGRAPH_DATA_CACHE"] == "off"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "renamed", "warned"),
+    [
+        (["check"], ["check"], []),
+        (["check", "--memo", "off"], ["check", "--data-cache", "off"], ["--memo"]),
+        (["check", "--memo=off", "x"], ["check", "--data-cache=off", "x"], ["--memo"]),
+        (
+            ["serve", "--answers", "off", "--memo", "on"],
+            ["serve", "--response-cache", "off", "--data-cache", "on"],
+            ["--answers", "--memo"],
+        ),
+        (["check", "--memo", "off", "--data-cache", "on"], ["check", "--data-cache", "on"], ["--memo"]),
+        (["check", "--data_cache=on", "--memo", "off", "x"], ["check", "--data_cache=on", "x"], ["--memo"]),
+        (["load", "--data-cache", "on", "--memo=off", "x"], ["load", "--data-cache", "on", "x"], ["--memo"]),
+        (["check", "--memo", "--data-cache", "on"], ["check", "--data-cache", "on"], ["--memo"]),
+        (["check", "--memo"], ["check", "--data-cache"], ["--memo"]),
+        (["query", "--", "--memo", "off"], ["query", "--", "--memo", "off"], []),
+        (["query", "memo", "--name=--memo"], ["query", "memo", "--name=--memo"], []),
+        ([], [], []),
+    ],
+)
+def test_deprecated_options_are_renamed(
+    caplog: pytest.LogCaptureFixture, tokens: list[str], renamed: list[str], warned: list[str]
+) -> None:
+    assert rename_deprecated_options(tokens) == renamed
+    new = {"--memo": "--data-cache", "--answers": "--response-cache"}
+    assert caplog.messages == [deprecated(old, new[old]) for old in warned]

@@ -1,1 +1,1 @@
-"""The `stockgraph` command."""
+"""The `stockgraph` command line."""

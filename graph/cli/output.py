@@ -1,24 +1,21 @@
-"""What the command prints: its streams, its lines for a person, its progress, its reports."""
+"""Output of commands: the standard streams, progress bars, errors, and reports of a load."""
 
 import io
 import os
 import select
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from datetime import date
 from decimal import Decimal
-from importlib.metadata import metadata, version
 from typing import Any
 
 import orjson
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress as Drawn
+from rich.progress import Progress as ProgressBar
 
 from graph.errors import StockgraphError
-from graph.http.assets import DIST
 from graph.loading.files import Progress
 from graph.loading.group_writer import GroupDiff, Listed
 from graph.loading.holdings import GroupHoldings
@@ -27,17 +24,17 @@ from graph.loading.price_writer import PricesDiff
 STDOUT, STDERR = 1, 2
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
-"""Standard error, for a person."""
+"""The console on standard error."""
 
 
 class Stream(io.FileIO):
-    """A standard stream that outlives its reader: what can no longer be written is dropped, and the command goes on."""
+    """Standard stream that discards its output once a write has failed, so that the command runs to its end."""
 
     failure: OSError | None = None
-    """Why a write failed, unless it was that nobody reads on."""
+    """The error of a write that failed, unless its reader had closed the pipe."""
 
     def write(self, data: Any, /) -> int:
-        """Write, and wait where a pipe that does not block is full."""
+        """Write all data, and wait if a non-blocking pipe is full."""
         try:
             while (written := super().write(data)) is None:
                 select.select([], [self], [])
@@ -51,10 +48,9 @@ class Stream(io.FileIO):
 
 
 def open_streams() -> Stream:
-    """Have standard output and error print each line at once, whoever reads, in whatever encoding.
+    """Replace standard output and error by line-buffered streams that survive a failing write; return the first.
 
-    One that the caller closed leads to nowhere, and not into the file that would get its number next. Returns that of
-    standard output.
+    A stream that the caller closed is opened on the null device, so that no other file gets its number.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= STDERR:
         os.set_inheritable(number, True)  # noqa: FBT003 - the only way
@@ -63,67 +59,34 @@ def open_streams() -> Stream:
     for name, stream in zip(("stdout", "stderr"), opened, strict=True):
         encoding = getattr(getattr(sys, name), "encoding", "utf-8")
         buffer = io.BufferedWriter(stream)
-        # what a terminal of another language cannot show is told by its number
+        # characters that the terminal's encoding lacks are escaped
         setattr(sys, name, io.TextIOWrapper(buffer, encoding, errors="backslashreplace", line_buffering=True))
     return opened[0]
 
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """Draw a bar, where there is a terminal to draw on; what it gives is told how far things are."""
-    shown = ""
+    """Draw a progress bar if standard error is a terminal; gives the function that updates it."""
+    current = ""
 
-    def draw(what: str, done: int, of: int | None) -> None:
-        nonlocal shown
-        if what != shown:
-            # another bar, since one that is of something cannot become one of nobody knows how much
-            for task in drawn.task_ids:
-                drawn.remove_task(task)
-            drawn.add_task(escape(what), total=of)
-            shown = what
-        drawn.update(drawn.task_ids[0], completed=done, total=of)
+    def update(what: str, done: int, of: int | None) -> None:
+        nonlocal current
+        if what != current:
+            # a new bar, since rich cannot change one with a total into one without
+            for task in bar.task_ids:
+                bar.remove_task(task)
+            bar.add_task(escape(what), total=of)
+            current = what
+        bar.update(bar.task_ids[0], completed=done, total=of)
 
-    with Drawn(console=err, transient=True, redirect_stdout=sys.stdout.isatty(), disable=not err.is_terminal) as drawn:
-        yield draw
-
-
-def greet(addresses: Sequence[str], place: str, contents: str | None) -> None:
-    """Tell who starts a server where it is, what it serves, and where to read on."""
-    served = "GraphiQL in a browser, the API to programs"
-    if not DIST.exists():
-        served = "the API; GraphiQL was not built, since npm could not be reached when stockgraph was installed"
-    urls = [each.split(", ", 1)[1] for each in metadata("stockgraph").get_all("Project-URL", [])]
-    told = [
-        ("serves", f"{' and '.join(addresses)}  {served}"),
-        ("data", place),
-        ("holds", contents),
-        ("docs", next((url for url in urls if url.endswith("#readme")), None)),
-    ]
-    err.print(f"[bold]stockgraph {version('stockgraph')}[/]  (Ctrl-C stops it)")
-    for name, text in told:
-        if text:
-            err.print(f"  {name:7} {escape(text)}")
-
-
-def contents_as_text(counts: Mapping[str, int], last_price_day: date | None) -> str:
-    """Tell how much a database holds, and what to do where that is nothing."""
-    kinds = {
-        "UNIVERSE": "universe",
-        "SECTOR": "sector",
-        "ETF": "ETF",
-        "THEME": "theme",
-        "SEGMENT": "segment",
-        "CUSTOM": "custom group",
-    }
-    groups = [f"{counts[kind]:,} {word}{'s' * (counts[kind] > 1)}" for kind, word in kinds.items() if counts.get(kind)]
-    if not groups:
-        return "no groups yet; `stockgraph load FILE` brings them"
-    prices = f"prices until {last_price_day}" if last_price_day else "no prices (`stockgraph load FILE` brings them)"
-    return f"{', '.join(groups)}; {counts['STOCK']:,} stocks; {prices}"
+    with ProgressBar(
+        console=err, transient=True, redirect_stdout=sys.stdout.isatty(), disable=not err.is_terminal
+    ) as bar:
+        yield update
 
 
 class JsonReport:
-    """One document of what a load changed, printed group by group as they are written."""
+    """Report of a load as one JSON document, printed group by group as they are written."""
 
     prices: PricesDiff | None = None
 
@@ -132,11 +95,11 @@ class JsonReport:
 
     def add(self, diff: GroupDiff, group: GroupHoldings) -> None:
         """Print one group."""
-        told = {each.name: getattr(diff, each.name) for each in fields(diff)}
-        lists = {name: value for name, value in told.items() if isinstance(value, Listed)}
-        told |= {name: listed.first for name, listed in lists.items()}
-        told |= {"totals": {name: listed.total for name, listed in lists.items()}, "left_out": group.left_out}
-        print(self._opening + orjson.dumps(told, default=float).decode())
+        record = {each.name: getattr(diff, each.name) for each in fields(diff)}
+        lists = {name: value for name, value in record.items() if isinstance(value, Listed)}
+        record |= {name: listed.first for name, listed in lists.items()}
+        record |= {"totals": {name: listed.total for name, listed in lists.items()}, "left_out": group.left_out}
+        print(self._opening + orjson.dumps(record, default=float).decode())
         self._opening = ","
 
     def end(self, notes: Sequence[str], failures: Sequence[StockgraphError], **_: object) -> None:
@@ -146,7 +109,7 @@ class JsonReport:
 
 
 class TextReport:
-    """Lines of what a load changed, printed group by group as they are written."""
+    """Report of a load as text, printed group by group as they are written."""
 
     prices: PricesDiff | None = None
 
@@ -155,12 +118,12 @@ class TextReport:
 
     def add(self, diff: GroupDiff, group: GroupHoldings) -> None:
         """Print one group."""
-        print(_as_text(diff, group))
+        print(_group_text(diff, group))
         self._count += 1
         self._changed += diff.changed
 
     def end(self, notes: Sequence[str], _: object, *, dry_run: bool) -> None:
-        """Print the notes, and how many groups and prices there were."""
+        """Print the notes and the totals of groups and prices."""
         for note in notes:
             err.print(f"note: {note}", markup=False)
         if self._count:
@@ -168,19 +131,19 @@ class TextReport:
             written = "; a dry run, nothing was written" if dry_run else ""
             print(f"{self._count} groups read, {self._changed} {would}{written}")
         if self.prices and self.prices.files:
-            print(_prices_as_text(self.prices, dry_run=dry_run))
+            print(_prices_text(self.prices, dry_run=dry_run))
 
 
-def _as_text(diff: GroupDiff, group: GroupHoldings) -> str:
+def _group_text(diff: GroupDiff, group: GroupHoldings) -> str:
     lines = []
     if group.left_out:
         rows = [f"{row.ticker or row.name or '-'} ({row.reason})" for row in group.left_out]
         lines.append(
-            f"{group.type} {group.name}: {len(rows):,} rows that are no members left out: {_few(rows, len(rows))}"
+            f"{group.type} {group.name}: {len(rows):,} rows that are no members left out: {_first_few(rows, len(rows))}"
         )
     reweighted = [f"{each.symbol} {_weight(each.old)} -> {_weight(each.new)}" for each in diff.reweighted.first]
     changes = [
-        f"{total:,} {what} ({_few(first, total)})"
+        f"{total:,} {what} ({_first_few(first, total)})"
         for what, total, first in (
             ("added", diff.added.total, diff.added.first),
             ("removed", diff.removed.total, diff.removed.first),
@@ -199,12 +162,12 @@ def _as_text(diff: GroupDiff, group: GroupHoldings) -> str:
     return "\n".join(lines)
 
 
-def _prices_as_text(prices: PricesDiff, *, dry_run: bool) -> str:
+def _prices_text(prices: PricesDiff, *, dry_run: bool) -> str:
     days = f", {prices.first} to {prices.last}" if prices.rows else ""
     counts = f"{prices.added:,} added, {prices.changed:,} changed, {prices.unchanged:,} unchanged"
     left_out = f", {prices.left_out:,} rows without a close left out" if prices.left_out else ""
     written = "; a dry run, nothing was written" if dry_run else ""
-    symbols = f"{prices.symbols.total:,} symbols ({_few(prices.symbols.first, prices.symbols.total)})"
+    symbols = f"{prices.symbols.total:,} symbols ({_first_few(prices.symbols.first, prices.symbols.total)})"
     return f"prices: {prices.rows:,} bars of {symbols}{days}: {counts}{left_out}{written}"
 
 
@@ -212,11 +175,11 @@ def _weight(weight: Decimal | None) -> str:
     return "unknown" if weight is None else str(weight)
 
 
-def _few(texts: Sequence[str], total: int, most: int = 4) -> str:
+def _first_few(texts: Sequence[str], total: int, most: int = 4) -> str:
     return ", ".join(texts[:most]) + (" ..." if total > most else "")
 
 
-def fail(reason: object) -> None:
-    """Tell of an error."""
+def print_error(reason: object) -> None:
+    """Print an error to standard error."""
     err.print("[bold red]error:[/]", end=" ")
     err.print(str(reason), markup=False)

@@ -29,7 +29,7 @@ from strawberry.extensions import SchemaExtension
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.types.execution import ParseOptions
 
-from graph.errors import InvalidArgument, LimitExceeded
+from graph.errors import ErrorCode, LimitExceeded
 from graph.execution.documents import Documents
 
 # Strawberry's rule for @oneOf inputs fails on variables in fragments; such inputs are checked again when executed.
@@ -90,9 +90,9 @@ class Limits(SchemaExtension):
             if error.message.endswith("Parsing aborted."):
                 reason = error.message.removeprefix("Syntax Error: ").removesuffix("Parsing aborted.")
                 error.message = f"{reason}Ask for less, or split it into several requests."
-                _code(error, LimitExceeded.code)
+                _code(error, ErrorCode.LIMIT_EXCEEDED)
             else:
-                _code(error, "GRAPHQL_PARSE_FAILED")
+                _code(error, ErrorCode.GRAPHQL_PARSE_FAILED)
 
     def on_validate(self) -> Iterator[None]:
         """Report the errors that `check` finds, or that an operation has to be named."""
@@ -110,7 +110,7 @@ class Limits(SchemaExtension):
         if not errors and name is None and len(operations) > 1:
             names = ", ".join(node.name.value for node in operations if node.name)
             message = f"The document holds {len(operations)} operations; name one of them as operationName: {names}."
-            errors = [_code(GraphQLError(message), "OPERATION_RESOLUTION_FAILURE")]
+            errors = [_code(GraphQLError(message), ErrorCode.OPERATION_RESOLUTION_FAILURE)]
         context.pre_execution_errors = errors
         yield
 
@@ -125,7 +125,7 @@ def check(schema: GraphQLSchema, text: str, document: DocumentNode, limits: Docu
     errors = validate(schema, document, RULES, max_errors=limits.errors)
     for error in errors:
         aborted = isinstance(error, ValidationAbortedError)
-        _code(error, LimitExceeded.code if aborted else "GRAPHQL_VALIDATION_FAILED")
+        _code(error, ErrorCode.LIMIT_EXCEEDED if aborted else ErrorCode.GRAPHQL_VALIDATION_FAILED)
         if error.message == "Validation aborted.":
             error.message = "Fragments are nested too deeply within one another; use fewer."
     return errors
@@ -143,11 +143,11 @@ def code_errors(errors: Iterable[GraphQLError]) -> None:
             isinstance(cause, GraphQLError) and any(isinstance(node, ValueNode) for node in cause.nodes or ())
         )
         if (of_variables or of_arguments) and "code" not in (error.extensions or {}):
-            _code(error, InvalidArgument.code)
+            _code(error, ErrorCode.INVALID_ARGUMENT)
 
 
-def _code(error: GraphQLError, code: str) -> GraphQLError:
-    error.extensions = {"code": code}
+def _code(error: GraphQLError, code: ErrorCode) -> GraphQLError:
+    error.extensions = {"code": code.value}
     return error
 
 

@@ -89,7 +89,7 @@ class Operation:
     @property
     def root(self) -> ColumnCacheRoot | None:
         """The root of the column cache; None where columns must not be shared with other operations."""
-        if self._attempt.in_snapshot or self.runtime.settings.memo == "off":
+        if self._attempt.in_snapshot or self.runtime.settings.data_cache == "off":
             return None
         return self.runtime.column_cache.root()
 
@@ -244,7 +244,7 @@ class Operation:
         """Return the value that is cached under a name, or else what `load` gives."""
         attempt = self._attempt
         cached: CachedValue[Value]
-        if attempt.in_snapshot or self.runtime.settings.memo == "off":
+        if attempt.in_snapshot or self.runtime.settings.data_cache == "off":
             loading = attempt.uncached.get((spec, name))
             if loading is None:
                 loading = attempt.uncached[spec, name] = asyncio.ensure_future(load())

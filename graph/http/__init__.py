@@ -1,1 +1,1 @@
-"""GraphQL over HTTP, and the pages for a browser."""
+"""GraphQL over HTTP, and GraphiQL for browsers."""

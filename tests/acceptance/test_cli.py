@@ -172,7 +172,7 @@ def test_a_second_start_finds_what_the_first_left(home: str) -> None:
 
 def test_a_killed_postgresql_is_an_error_under_load_and_is_back_by_itself(home: str) -> None:
     # nothing that is kept may answer meanwhile
-    server = Server(STOCKGRAPH_HOME=home, STOCKGRAPH_MEMO="off", STOCKGRAPH_ANSWERS="off")
+    server = Server(STOCKGRAPH_HOME=home, STOCKGRAPH_DATA_CACHE="off", STOCKGRAPH_RESPONSE_CACHE="off")
     try:
         query = '{ stock(symbol: "AAPL") { sector { name } } universe(key: "dow30") { size } }'
         good = {"data": {"stock": {"sector": {"name": "information_technology"}}, "universe": {"size": 30}}}
@@ -795,7 +795,7 @@ def test_what_a_person_did_wrong_is_one_line_and_an_exit_code(market_url: str) -
         (["load"], {}),
         (["query"], {}),
         (["check", "--environment", "MOON"], {}),
-        (["check"], {"STOCKGRAPH_MEMO": "maybe"}),
+        (["check"], {"STOCKGRAPH_DATA_CACHE": "maybe"}),
         (["check", "--time-zone", "Mars/Olympus"], {}),
     ],
 )
@@ -803,6 +803,59 @@ def test_a_wrong_usage_is_exit_code_2(market_url: str, arguments: list[str], var
     done = run(*arguments, DATABASE_URL=market_url, **variables)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"error: [^\n]+ `stockgraph --help` tells more\.\n", done.stderr)
+
+
+DEPRECATED = "WARNING: {} is deprecated and will be removed in the next release; use {}.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "warned"),
+    [
+        (["--memo", "off"], {}, [("--memo", "--data-cache")]),
+        (["--answers=on"], {}, [("--answers", "--response-cache")]),
+        ([], {"STOCKGRAPH_MEMO": "off"}, [("STOCKGRAPH_MEMO", "STOCKGRAPH_DATA_CACHE")]),
+        ([], {"STOCKGRAPH_ANSWERS": "off"}, [("STOCKGRAPH_ANSWERS", "STOCKGRAPH_RESPONSE_CACHE")]),
+        (["--memo", "maybe", "--data-cache", "on"], {}, [("--memo", "--data-cache")]),
+        ([], {"STOCKGRAPH_MEMO": "", "STOCKGRAPH_ANSWERS": ""}, []),
+    ],
+)
+def test_deprecated_settings_work_with_a_warning(
+    market_url: str, arguments: list[str], variables: dict[str, str], warned: list[tuple[str, str]]
+) -> None:
+    done = run("query", "top3", *arguments, DATABASE_URL=market_url, **variables)
+    assert (done.returncode, done.stdout) == (0, "AAPL\nMSFT\nNVDA\n")
+    assert done.stderr == "".join(DEPRECATED.format(*names) for names in warned)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "warned"),
+    [
+        (["--memo", "maybe"], {}, ("--memo", "--data-cache")),
+        ([], {"STOCKGRAPH_ANSWERS": "maybe"}, ("STOCKGRAPH_ANSWERS", "STOCKGRAPH_RESPONSE_CACHE")),
+    ],
+)
+def test_wrong_values_of_deprecated_settings_are_told_under_the_new_name(
+    market_url: str, arguments: list[str], variables: dict[str, str], warned: tuple[str, str]
+) -> None:
+    done = run("check", *arguments, DATABASE_URL=market_url, **variables)
+    assert (done.returncode, done.stdout) == (2, "")
+    warning, error = done.stderr.splitlines(keepends=True)
+    assert warning == DEPRECATED.format(*warned)
+    assert error.startswith(f'error: Invalid value "maybe" for {warned[1]}')
+
+
+def test_a_server_takes_deprecated_settings(market_url: str) -> None:
+    server = Server("--answers", "off", DATABASE_URL=market_url, STOCKGRAPH_MEMO="off")
+    for _ in range(2):
+        assert server.ask('{ universe(key: "top3") { size } }') == {"data": {"universe": {"size": 3}}}
+    status = server.ask("{ status { answers { entries misses } universes { entries misses } } }")
+    assert status == {"data": {"status": {each: {"entries": 0, "misses": 0} for each in ("answers", "universes")}}}
+    output = server.stop()
+    assert output.startswith(
+        DEPRECATED.format("STOCKGRAPH_MEMO", "STOCKGRAPH_DATA_CACHE")
+        + DEPRECATED.format("--answers", "--response-cache")
+    )
+    assert output.count("deprecated") == 2
 
 
 async def test_check_exits_with_1_where_there_is_a_fault(market_url: str) -> None:
@@ -828,6 +881,8 @@ def test_help_teaches_every_command() -> None:
     overview = run("--help").stdout
     for command in ("serve", "init", "load", "query", "check", "export-schema", "migrate-cache-entries"):
         assert command in overview
-        assert run(command, "--help").returncode == 0
+        shown = run(command, "--help")
+        assert shown.returncode == 0
+        assert not re.search(r"--(memo|answers)|_(MEMO|ANSWERS)", shown.stdout)
     assert "stockgraph query 'SPY:QQQ'" in run("query", "--help").stdout
     assert run("--version").stdout.strip()

@@ -22,7 +22,8 @@ import yaml
 from conftest import ROOT
 from cyclopts import Parameter
 
-from graph.cli.commands import app, serve
+from graph.cli.commands import app
+from graph.cli.serving import serve
 from graph.postgres.ddl import make_tables
 from graph.settings import Settings
 

@@ -69,9 +69,9 @@ QUERIES = {
 }
 OURS = {
     "asked again": [],
-    "asked first": ["--answers", "off"],
-    "while a weight changes": ["--answers", "off"],
-    "nothing kept": ["--answers", "off", "--memo", "off"],
+    "asked first": ["--response-cache", "off"],
+    "while a weight changes": ["--response-cache", "off"],
+    "nothing kept": ["--response-cache", "off", "--data-cache", "off"],
 }
 CHANGING = "while a weight changes"
 RIVALS = ("kept bytes", "one statement", "plain Strawberry")

@@ -293,7 +293,7 @@ async def test_a_redis_that_is_away_only_costs_time(market_url: str) -> None:
 
 
 async def test_the_memo_can_be_off(market_url: str) -> None:
-    async with open_runtime(Settings(database_url=market_url, memo="off")) as runtime:
+    async with open_runtime(Settings(database_url=market_url, data_cache="off")) as runtime:
         await runtime.generations.confirmed()
         for _ in range(2):
             assert (await asker(runtime)(TOP3)).statements == ["group_names", "group_symbols"]

@@ -46,7 +46,7 @@ QUERIES: dict[str, tuple[str, dict[str, str]]] = {
         {"a": "AAPL", "b": "JPM", "n": "RSP"},
     ),
 }
-MODES: list[dict[str, Any]] = [{}, {"answers": "off"}, {"answers": "off", "memo": "off"}]
+MODES: list[dict[str, Any]] = [{}, {"response_cache": "off"}, {"response_cache": "off", "data_cache": "off"}]
 # calls of a request of the 503 members of RSP and the like, in each mode: answered again, from kept columns, nothing kept
 CALLS = {
     "members": (60, 178, 1_150),

@@ -52,7 +52,7 @@ def rows(*values: str) -> list[Any]:
 
 @asynccontextmanager
 async def nothing_kept(url: str) -> AsyncIterator[Runtime]:
-    async with open_runtime(Settings(database_url=url, memo="off")) as runtime:
+    async with open_runtime(Settings(database_url=url, data_cache="off")) as runtime:
         await runtime.generations.confirmed()
         yield runtime
 

@@ -126,7 +126,7 @@ async def test_generated_queries_have_the_answers_of_the_standard_executor(
     together: list[tuple[Query, Any]] = []
     async with (
         open_runtime(Settings(database_url=url)) as runtime,
-        open_runtime(Settings(database_url=url, memo="off")) as bare,
+        open_runtime(Settings(database_url=url, data_cache="off")) as bare,
     ):
         await runtime.generations.confirmed()
         await bare.generations.confirmed()
@@ -321,13 +321,13 @@ async def test_a_key_is_sent_once_whether_it_is_answered_under_way_or_an_error(
         assert operation.statements == ["stocks"]
 
 
-@pytest.mark.parametrize("memo", ["on", "off"])
+@pytest.mark.parametrize("data_cache", ["on", "off"])
 async def test_what_aliases_have_below_them_is_asked_for_at_the_same_time(
-    databases: Databases, priced_template: str, monkeypatch: pytest.MonkeyPatch, memo: Literal["on", "off"]
+    databases: Databases, priced_template: str, monkeypatch: pytest.MonkeyPatch, data_cache: Literal["on", "off"]
 ) -> None:
     query = '{ a: group(name: "BIG") { memberCount } b: group(name: "BIG") { totalWeight metadata } }'
     url = await databases.make(priced_template)
-    async with open_runtime(Settings(database_url=url, memo=memo)) as runtime:
+    async with open_runtime(Settings(database_url=url, data_cache=data_cache)) as runtime:
         await runtime.generations.confirmed()
         fetch, sent, all_sent = runtime.database.fetch, set[str](), asyncio.Event()
 

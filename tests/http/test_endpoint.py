@@ -30,7 +30,8 @@ from strawberry.scalars import JSON
 
 from graph.errors import DatabaseUnavailable
 from graph.execution.limits import Limits, code_errors
-from graph.http.endpoint import UNWATCHED_SECONDS, GraphQLEndpoint
+from graph.http.endpoint import GraphQLEndpoint
+from graph.http.guard import DISCONNECT_WATCH_DELAY
 
 PLAIN = "application/json"
 GRAPHQL = "application/graphql-response+json"
@@ -734,7 +735,7 @@ async def test_nobody_watches_over_what_has_ended():
     before = asyncio.all_tasks()
     answering = asyncio.create_task(
         call(
-            make_endpoint(time_limit=2 * UNWATCHED_SECONDS),
+            make_endpoint(time_limit=2 * DISCONNECT_WATCH_DELAY),
             b'{"query":"{wait(name:\\"watched\\")}"}',
             content_type=PLAIN.encode(),
         )

@@ -126,7 +126,7 @@ async def test_what_cannot_be_remembered_is_read_once_for_an_answer(
     if not tracked:
         await writer.execute("ALTER TABLE ohlcv_daily DISABLE TRIGGER data_change_insert")
     await writer.close()
-    async with open_runtime(Settings(database_url=url, memo="off" if tracked else "on")) as runtime:
+    async with open_runtime(Settings(database_url=url, data_cache="off" if tracked else "on")) as runtime:
         await runtime.generations.confirmed()
         answer = await asker(runtime)("{ groups { nodes { name performance(windows: [DAY]) { change } } } }")
         assert answer.statements.count("last_price_day") == 1

@@ -84,7 +84,7 @@ class Build(BuildHookInterface[BuilderConfig]):
 
     def facts_source(self) -> str:
         """Hash the sources of the facts."""
-        return digest(Path(self.root), [Path(self.root, "demo_facts.py")], *self.config["demo"])
+        return digest(Path(self.root), [Path(self.root, "hatch_demo.py")], *self.config["demo"])
 
     def facts_are_made(self) -> bool:
         """Return true if the facts exist and were made from the present sources."""
@@ -92,7 +92,7 @@ class Build(BuildHookInterface[BuilderConfig]):
 
     def make_facts(self) -> None:
         """Read the facts from the packages."""
-        facts = runpy.run_path(str(Path(self.root, "demo_facts.py")))["read_facts"]()
+        facts = runpy.run_path(str(Path(self.root, "hatch_demo.py")))["read_facts"]()
         text = json.dumps({"made_from": self.facts_source(), **facts}, ensure_ascii=False, separators=(",", ":"))
         # renamed when complete, so that an interrupted build is repeated
         new = self.facts.with_suffix(".new")

@@ -31,7 +31,7 @@ from graph.prices.performance import (
     unique_windows,
     window_changes,
 )
-from graph.prices.relative import DEFAULT_TAIL, MAX_TAIL, RelativeRotations
+from graph.prices.relative_rotation import DEFAULT_TAIL, MAX_TAIL, RelativeRotations
 from graph.prices.returns import IntArray, contributions, largest
 
 MAX_TOP = 100

@@ -11,6 +11,9 @@ from graph.execution.dataloaders import Batch, BatchQueue, DataLoader, Key
 from graph.execution.runtime import Runtime
 from graph.postgres.database import Connection, Generation, ReadResult
 
+ATTEMPTS = 3
+"""Attempts at an operation whose reads saw different generations; the last one reads one snapshot."""
+
 Generations: TypeAlias = set[Generation | None]
 
 

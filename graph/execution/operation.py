@@ -14,7 +14,7 @@ from graph.caching.generations import ListenerMode
 from graph.caching.response_cache import Validity
 from graph.errors import LimitExceeded
 from graph.execution.columns import ColumnCacheRoot, Dependencies
-from graph.execution.consistency import Attempt
+from graph.execution.consistency import ATTEMPTS, Attempt
 from graph.execution.dataloaders import DataLoader, Key, Read, Row
 from graph.execution.runtime import Runtime
 from graph.model import Environment
@@ -23,9 +23,6 @@ from graph.postgres.statements import FAMILIES, Family
 
 MAX_OBJECTS = 100_000
 """Rows and list items that one operation may load."""
-
-ATTEMPTS = 3
-"""Attempts at an operation whose reads saw different generations; the last one reads one snapshot."""
 
 Value = TypeVar("Value")
 

@@ -17,7 +17,7 @@ from strawberry.types.graphql import OperationType
 
 from graph.caching.response_cache import ResponseCache
 from graph.errors import ErrorCode, GraphError
-from graph.http.guard import ClientDisconnected, RequestGuard
+from graph.http.cancellation import ClientDisconnected, RequestGuard
 from graph.http.negotiation import CONTENT_TYPES, GRAPHQL, HTML, JSON, is_json, negotiate
 from graph.http.requests import METHODS, GraphQLRequest, RequestError, parse_request
 from graph.http.responses import (

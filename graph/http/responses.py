@@ -18,7 +18,7 @@ _STATUS_BY_CODE = {code.value: code.status for code in ErrorCode}
 _SERVER_ERROR = 500
 _NOT_MODIFIED = 304
 _NOT_MODIFIED_HEADERS = 4
-"""How many of a cached response's headers a 304 has too; those that follow describe a body."""
+"""Number of a cached response's headers that a 304 has too; those that follow describe a body."""
 
 
 def error_payload(message: str, code: ErrorCode, **details: str) -> Payload:

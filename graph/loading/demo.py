@@ -1,4 +1,4 @@
-"""Demo data: the American market of one day, from the facts that the build read (demo_facts.py).
+"""Demo data: the American market of one day, from the facts that the build read (hatch_demo.py).
 
 The facts contain no weights, so the only weighted funds are those whose index is equally weighted by its rules. Every
 stock counts as one, whereas S&P divides a company's weight among its share classes: the weights are nominal, and the

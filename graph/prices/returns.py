@@ -15,13 +15,6 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.intp]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
-RATIO_SESSIONS = 63
-"""Length of the average that relative strength is divided by."""
-MOMENTUM_SESSIONS = 21
-"""Length of the average that the ratio is divided by."""
-RELATIVE_SESSIONS = RATIO_SESSIONS + MOMENTUM_SESSIONS - 1
-"""Consecutive closes that one point of a relative rotation takes: 83."""
-
 _BLOCK = 1_000_000
 """Values that `Baskets.mean` gathers at a time, which bounds its memory."""
 _EQUAL = 1e-12
@@ -132,41 +125,6 @@ def largest(values: FloatArray, count: int) -> IntArray:
     rounded = np.round(values, _DECIMALS)
     positive = np.flatnonzero(rounded > 0)
     return positive[np.argsort(-rounded[positive], kind="stable")][:count]
-
-
-def relative_rotation(returns: FloatArray, benchmark: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the ratio and the momentum of rows against a benchmark, both points x rows.
-
-    `returns` (sessions x rows) and `benchmark` (sessions) are changes from session to session. The relative strength RS
-    of a row is its index, the product of 1 + change (so rebalanced daily), over the benchmark's index.
-    ratio = 100 RS / SMA63(RS), momentum = 100 ratio / SMA21(ratio). This is an open form of the relative rotation that
-    Julius de Kempenaer introduced, whose own formulas are not published.
-
-    A point is a session with the 82 changes that lead to it; NaN if one of these changes is missing.
-    """
-    steps = RELATIVE_SESSIONS - 1
-    points = len(returns) - steps + 1
-    if points < 1:
-        return np.empty((0, returns.shape[1])), np.empty((0, returns.shape[1]))
-    growth = (1 + returns) / (1 + benchmark[:, np.newaxis])
-    missing = np.isnan(growth)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        # relative to the last session, so that a point is the same float however many sessions come before it
-        decline = np.cumprod(np.where(missing, 1.0, growth)[::-1], axis=0)
-        strength = np.vstack([1 / decline[::-1], np.ones((1, returns.shape[1]))])
-        ratio = 100 * strength[RATIO_SESSIONS - 1 :] / _averages(strength, RATIO_SESSIONS)
-        momentum = 100 * ratio[MOMENTUM_SESSIONS - 1 :] / _averages(ratio, MOMENTUM_SESSIONS)
-    ratio = ratio[MOMENTUM_SESSIONS - 1 :]
-    unknown = np.lib.stride_tricks.sliding_window_view(missing, steps, axis=0).any(axis=-1)
-    unknown |= ~np.isfinite(ratio) | ~np.isfinite(momentum)
-    ratio[unknown] = momentum[unknown] = np.nan
-    return ratio, momentum
-
-
-def _averages(values: FloatArray, count: int) -> FloatArray:
-    """Average each run of consecutive values."""
-    averages: FloatArray = np.lib.stride_tricks.sliding_window_view(values, count, axis=0).mean(axis=-1)
-    return averages
 
 
 def sma(closes: FloatArray, count: int) -> FloatArray:

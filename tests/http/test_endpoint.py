@@ -30,8 +30,8 @@ from strawberry.scalars import JSON
 
 from graph.errors import DatabaseUnavailable
 from graph.execution.limits import Limits, code_errors
+from graph.http.cancellation import DISCONNECT_WATCH_DELAY
 from graph.http.endpoint import GraphQLEndpoint
-from graph.http.guard import DISCONNECT_WATCH_DELAY
 
 PLAIN = "application/json"
 GRAPHQL = "application/graphql-response+json"

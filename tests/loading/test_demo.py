@@ -16,11 +16,11 @@ import pitindex
 import pytest
 from conftest import ROOT
 
-from demo_facts import COMPLETE_SINCE, SHADOWED, read_facts
 from graph.loading.checks import Finding, check
 from graph.loading.demo import FACTS, FUNDS, INDEX_NAMES, THEMES, TRACKERS, demo_groups
 from graph.loading.group_writer import GroupRefused, load_groups, replace_group
 from graph.loading.holdings import GroupHoldings, Holding, MembershipPeriod
+from hatch_demo import COMPLETE_SINCE, SHADOWED, read_facts
 
 
 @pytest.fixture(scope="module")

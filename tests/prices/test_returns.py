@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import graph.prices.returns
 from graph.prices.matrix import EMPTY, NO_OPEN, PackedPrices, PriceMatrix, sessions_of
+from graph.prices.relative_rotation import RELATIVE_SESSIONS, relative_rotation
 from graph.prices.returns import (
-    RELATIVE_SESSIONS,
     Baskets,
     FloatArray,
     bin_indices,
@@ -21,7 +21,6 @@ from graph.prices.returns import (
     directions,
     ema,
     ranks,
-    relative_rotation,
     sma,
 )
 

@@ -1,4 +1,4 @@
-"""A time limit on reading a request and running its operation, and cancellation when the client disconnects."""
+"""Cancellation of a request: when its time limit is up, or when its client disconnects."""
 
 import asyncio
 from collections.abc import Callable

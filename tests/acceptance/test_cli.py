@@ -353,7 +353,7 @@ async def test_init_only_adds_to_a_database_of_the_predecessor(bare_url: str) ->
         printed = served.stop()
     await connection.close()
     assert (
-        "WARNING: This database does not record its changes: every answer is read from it and nothing is kept in memory. "
+        "WARNING: This database does not record its changes: every answer is read from it and nothing is cached. "
         "`stockgraph init` adds what records them." in printed.splitlines()
     )
 

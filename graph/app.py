@@ -80,7 +80,7 @@ def create_app(settings: Settings) -> Starlette:
     schema = make_schema()
     endpoint = GraphQLEndpoint(
         schema,
-        lambda: Operation(runtime),
+        lambda caller: Operation(runtime, caller),
         graphiql_page,
         None if settings.response_cache == "off" else lambda: runtime.response_cache,
         schema.execute_from_cache,

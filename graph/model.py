@@ -1,4 +1,4 @@
-"""Types shared by all packages: group types, environments, group names and holdings."""
+"""Types shared by all packages: group types, environments, callers, group names and holdings."""
 
 import math
 import sys
@@ -36,6 +36,16 @@ class GroupType(StrEnum):
     """A group of any other kind."""
     UNIVERSE = "UNIVERSE"
     """The members of an index, such as `nasdaq100`."""
+
+
+class Caller(NamedTuple):
+    """Who sends a request, as far as an answer may depend on it."""
+
+    key: str = ""
+    """Callers of one key get the same answers; empty for those who are anonymous."""
+
+
+ANONYMOUS = Caller()
 
 
 class GroupName(NamedTuple):

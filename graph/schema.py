@@ -2,20 +2,20 @@
 
 import logging
 import secrets
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import partial
 from inspect import isawaitable
 from typing import Any, cast
 
 import strawberry
-from graphql import (
-    GraphQLError,
-    OperationType,
-)
+from graphql import GraphQLError, OperationType
 from graphql.execution.values import VariableValues
 from strawberry.execution import optimized_is_awaitable
 from strawberry.schema.config import StrawberryConfig
+from strawberry.schema.exceptions import InvalidOperationTypeError
 from strawberry.types import ExecutionContext, ExecutionResult
+from strawberry.types.graphql import OperationType as OperationKind
 
 from graph.api.breadth import BreadthQuery
 from graph.api.descriptions import describe
@@ -72,20 +72,35 @@ class GraphSchema(strawberry.Schema):
         context_value: Any = None,
         root_value: Any = None,
         operation_name: str | None = None,
-        *args: Any,
-        **kwargs: Any,
+        allowed_operation_types: Iterable[OperationKind] | None = None,
+        operation_extensions: dict[str, Any] | None = None,
     ) -> ExecutionResult:
-        """Execute an operation until all of its reads are of one generation of the database."""
+        """Execute a query until all of its reads are of one generation of the database, and a mutation once."""
         operation = context_value
         assert isinstance(operation, Operation)  # noqa: S101 - the server's own callers
 
-        async def execute() -> ExecutionResult:
-            known = await self._execute_known(query, variable_values, operation, operation_name)
-            return known or await super(GraphSchema, self).execute(
-                query, variable_values, operation, root_value, operation_name, *args, **kwargs
-            )
+        execute = partial(
+            super().execute,
+            query,
+            variable_values,
+            operation,
+            root_value,
+            operation_name,
+            operation_extensions=operation_extensions,
+        )
 
-        result = await operation.until_consistent(execute)
+        async def execute_query() -> ExecutionResult:
+            known = await self._execute_known(query, variable_values, operation, operation_name)
+            return known or await execute(allowed_operation_types={OperationKind.QUERY})
+
+        try:
+            result = await operation.until_consistent(execute_query)
+        except InvalidOperationTypeError as error:
+            # nothing was executed yet
+            allowed = set(OperationKind) if allowed_operation_types is None else set(allowed_operation_types)
+            if error.operation_type is not OperationKind.MUTATION or OperationKind.MUTATION not in allowed:
+                raise
+            result = await operation.once(partial(execute, allowed_operation_types={OperationKind.MUTATION}))
         if result.errors:
             code_errors(result.errors)
             result.errors = [_readable(error) for error in result.errors]
@@ -161,11 +176,12 @@ _DateTime = strawberry.scalar(
 )
 
 
-def make_schema() -> GraphSchema:
-    """Make the schema, with the docstrings as descriptions."""
+def make_schema(mutation: type | None = None) -> GraphSchema:
+    """Make the schema, with the docstrings as descriptions, and with mutations where a type of them is given."""
     documents = Documents()
     schema = GraphSchema(
         query=Query,
+        mutation=mutation,
         types=[Stock, Group],
         config=StrawberryConfig(scalar_map={datetime: _DateTime}),
         extensions=[partial(Limits, documents=documents)],

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from graph.caching.data_cache import CacheStats
 from graph.caching.generations import GenerationTracker
 from graph.caching.lru import LRU
+from graph.model import ANONYMOUS, Caller
 from graph.postgres.statements import Family
 
 MAX_BYTES = 32 * 1024 * 1024
@@ -76,10 +77,14 @@ class ResponseCache:
         self._epoch = generations.epoch
         self._hits = self._misses = 0
 
-    def key(self, kind: bytes, request: bytes) -> bytes:
-        """Return the key of a request, from its method and media type and from its body or query string."""
+    def key(self, kind: bytes, request: bytes, caller: Caller = ANONYMOUS) -> bytes:
+        """Return the key of a request: of its method and media type, its body or query string, and its caller."""
         digest = blake2b(kind, digest_size=16, key=self._secret)
         digest.update(b"\n")
+        if caller.key:
+            # hashed, so that it has a fixed length before the request
+            digest.update(blake2b(caller.key.encode(), digest_size=16, key=self._secret).digest())
+            digest.update(b"\n")
         digest.update(request)
         return digest.digest()
 

@@ -1,9 +1,10 @@
 """Attempts: an operation is run again until all that it read is of one generation, at last in one snapshot."""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Any, Self, TypeAlias
 
 from graph.caching.data_cache import CachedValue, CacheSpec
 from graph.errors import DatabaseUnavailable
@@ -17,20 +18,26 @@ ATTEMPTS = 3
 Generations: TypeAlias = set[Generation | None]
 
 
-class Attempt:
-    """One run of an operation: the keys it has loaded, and the snapshot it reads from if it has one."""
+OpenConnection: TypeAlias = Callable[[], AbstractAsyncContextManager[Connection]]
+"""Opens a snapshot or a transaction of the database."""
 
-    def __init__(self, runtime: Runtime, statements: list[str], *, snapshot: bool) -> None:
+
+class Attempt:
+    """One run of an operation: the keys it has loaded, and the snapshot or transaction it reads in if it has one."""
+
+    def __init__(self, runtime: Runtime, statements: list[str], open_connection: OpenConnection | None = None) -> None:
         self._runtime = runtime
         self._statements = statements
         """The names of the statements that the operation took part in."""
-        self._one_at_a_time = asyncio.Lock() if snapshot else None
+        self._open_connection = open_connection
+        self._one_at_a_time = asyncio.Lock() if open_connection else None
+        """Held while something uses the connection."""
         self._connection: Connection | None = None
         self._failed: Exception | None = None
-        """The error of a statement in the snapshot: its transaction runs no other after that."""
+        """The error of a statement on the connection: its transaction runs no other after that."""
         self._ended = False
-        self._resources = AsyncExitStack() if snapshot else None
-        self._batches = BatchQueue(self._read_in_snapshot) if snapshot else runtime.batches
+        self._resources = AsyncExitStack() if open_connection else None
+        self._batches = BatchQueue(self._read_on_connection) if open_connection else runtime.batches
         self._batch_of: dict[DataLoader, dict[Key, Batch]] = {}
         """The batch that each key is in."""
         self._subscribed: list[Batch] = []
@@ -40,27 +47,33 @@ class Attempt:
         """Objects loaded for columns so far; none are loaded beyond the budget."""
 
     @property
-    def in_snapshot(self) -> bool:
-        """Tell if all statements read one snapshot of the database."""
-        return self._one_at_a_time is not None
+    def has_connection(self) -> bool:
+        """Tell if all statements read in one snapshot or transaction of the database."""
+        return self._open_connection is not None
 
-    async def read(self, statement: str, *arguments: Any, **options: Any) -> ReadResult:
-        """Run a statement in the snapshot."""
-        self._statements.append(statement)
-        return await self._read_in_snapshot(statement, *arguments, **options)
-
-    async def _read_in_snapshot(self, statement: str, *arguments: Any, **options: Any) -> ReadResult:
-        assert self._one_at_a_time and self._resources  # noqa: S101, PT018 - made with it
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Use the connection of the snapshot or transaction, alone; it is opened when it is first used."""
+        assert self._one_at_a_time and self._open_connection and self._resources  # noqa: S101, PT018 - made together
         async with self._one_at_a_time:
             if self._failed:
                 raise self._failed
             try:
                 if self._connection is None:
-                    self._connection = await self._resources.enter_async_context(self._runtime.database.snapshot())
-                return await self._runtime.read(statement, *arguments, **options, connection=self._connection)
+                    self._connection = await self._resources.enter_async_context(self._open_connection())
+                yield self._connection
             except Exception as error:
                 self._failed = error
                 raise
+
+    async def read(self, statement: str, *arguments: Any, **options: Any) -> ReadResult:
+        """Run a statement in the snapshot or transaction."""
+        self._statements.append(statement)
+        return await self._read_on_connection(statement, *arguments, **options)
+
+    async def _read_on_connection(self, statement: str, *arguments: Any, **options: Any) -> ReadResult:
+        async with self.connection() as connection:
+            return await self._runtime.read(statement, *arguments, **options, connection=connection)
 
     async def load(self, loader: DataLoader, keys: Sequence[Key]) -> tuple[list[Any], Generations]:
         """Load keys, in one statement with those that other operations load until it is sent.
@@ -108,9 +121,12 @@ class Attempt:
             self._subscribed.append(batch)
             self._statements.append(loader.statement)
 
-    async def __aenter__(self) -> None: ...
+    async def __aenter__(self) -> Self:
+        return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         """Cancel the loads that nobody else waits for, and give the connection back."""
         self._ended = True
         if loads := list(self.uncached.values()):
@@ -121,8 +137,10 @@ class Attempt:
             batch.unsubscribe(self)
         if self._resources:
             await self._batches.close()
-            await self._resources.aclose()
         # tasks refer to this and it to them: without clearing, rows would stay until the garbage collector runs
         self._batch_of.clear()
         self._subscribed.clear()
         self.uncached.clear()
+        if self._resources:
+            # last, since a commit may raise
+            await self._resources.__aexit__(kind, error, traceback)

@@ -13,9 +13,10 @@ LIMIT_EXCEEDED alone ends the root field at once.
 
 import asyncio
 from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, NamedTuple, Protocol, Self, cast
 
-from graphql import GraphQLField, GraphQLObjectType
+from graphql import GraphQLError, GraphQLField, GraphQLObjectType
 from graphql.execution.collect_fields import FieldDetails
 from graphql.execution.values import VariableValues
 from graphql.pyutils import AwaitableOrValue, Path, gather_with_cancel
@@ -35,6 +36,7 @@ from graph.execution.columns import (
 )
 from graph.execution.completion import Fallback, complete
 from graph.execution.plans import Field, Plan, Plans, Resolver, key_of, make_plan
+from graph.model import Caller
 
 _NO_DEPENDENCIES = Dependencies()
 MAX_KEY = 2_000
@@ -43,6 +45,9 @@ MAX_KEY = 2_000
 
 class Context(Protocol):
     """The part of an operation's context that the executor uses."""
+
+    def transaction(self) -> AbstractAsyncContextManager[None]:
+        """Run a block in one transaction, rolled back if the block raises."""
 
     def fork(self) -> Self:
         """Return a context to load one column with, which has its own dependencies and cost."""
@@ -57,6 +62,10 @@ class Context(Protocol):
     @property
     def root(self) -> ColumnCacheRoot | None:
         """The root of the column cache; None where columns must not be shared with other operations."""
+
+    @property
+    def caller(self) -> Caller:
+        """Who the answer is for."""
 
     objects: int
     costs: tuple[int, ...]
@@ -74,6 +83,10 @@ class PlanResult(NamedTuple):
     done: dict[str, Any]
     over_limit: dict[str, LimitExceeded]
     """The errors of the fields that exceeded the budget."""
+
+
+class _RolledBack(Exception):
+    """A field of a mutation had errors, so that its transaction is not committed."""
 
 
 class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
@@ -94,7 +107,9 @@ class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
     ) -> AwaitableOrValue[dict[str, Any]]:
         """Execute the fields of the root."""
         standard = super().execute_collected_root_fields
-        if serially or new_defer_usages or (self.middleware_manager and self.middleware_manager.middlewares):
+        if serially:
+            return self._execute_mutation(root_type, root_value, grouped_field_set)
+        if new_defer_usages or (self.middleware_manager and self.middleware_manager.middlewares):
             return standard(root_type, root_value, grouped_field_set, serially, new_defer_usages)
         plan = make_plan(self, root_type, grouped_field_set)
         if self._plans:
@@ -119,6 +134,39 @@ class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
 
         return execute()
 
+    async def _execute_mutation(
+        self, root_type: GraphQLObjectType, root_value: Any, grouped_field_set: dict[str, list[FieldDetails]]
+    ) -> dict[str, Any]:
+        """Execute the fields of a mutation one after another, each in a transaction of its own."""
+        data: dict[str, Any] = {}
+        for name, details in grouped_field_set.items():
+            try:
+                with suppress(_RolledBack):
+                    async with self.context_value.transaction():
+                        data |= await self._execute_mutation_field(root_type, root_value, {name: details})
+            except GraphQLError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the transaction could not be committed
+                of = cast("GraphQLField", self.schema.get_field(root_type, details[0].node.name.value)).type
+                self.handle_field_error(error, of, details, Path(None, name, root_type.name))
+                data[name] = None
+            data.setdefault(name, None)
+        return data
+
+    async def _execute_mutation_field(
+        self, root_type: GraphQLObjectType, root_value: Any, field: dict[str, list[FieldDetails]]
+    ) -> dict[str, Any]:
+        """Execute one field of a mutation; raise _RolledBack if it had errors, which are collected already."""
+        errors = self.collected_errors.errors
+        before = len(errors)
+        completed: Any = super().execute_collected_root_fields(
+            root_type, root_value, field, serially=True, new_defer_usages=[]
+        )
+        data: dict[str, Any] = await completed if self.is_awaitable(completed) else completed
+        if len(errors) > before:
+            raise _RolledBack
+        return data
+
 
 def execute_from_cache(plan: Plan, context: Context, variables: VariableValues) -> dict[str, Any] | None:
     """Return the data of a plan whose columns are all cached; None if one has to be loaded, or something is wrong."""
@@ -138,6 +186,8 @@ class PlanExecution(Assembler):
         self._context = context
         self._variables = variables
         self._root = context.root
+        self._caller = context.caller.key
+        """Callers share no columns of the root, and so none below them."""
         self._converted: dict[int, tuple[Key, dict[str, Any]]] = {}
         """Key and arguments of the fields that depend on variables, by the ids of the fields."""
         self._columns: dict[tuple[int, Key], tuple[ObjectSet, Column | Exception]] = {}
@@ -161,7 +211,10 @@ class PlanExecution(Assembler):
         """Load the columns of a plan and assemble the root fields."""
         root: ObjectSet = ObjectSet([value]) if self._root is None else self._root
         if self._root:
-            self._root.counts.hits += sum(field is not None and field.key in root.columns for field in plan.fields)
+            self._root.counts.hits += sum(
+                field is not None and field.key is not None and self._root_key(field) in root.columns
+                for field in plan.fields
+            )
         await self._load([(plan, root)])
         result = PlanResult({}, {})
         for name, field in zip(plan.names, plan.fields, strict=True):
@@ -178,7 +231,7 @@ class PlanExecution(Assembler):
     def _assemble(self, plan: Plan, field: Field | None, root: ObjectSet) -> Any:
         if field is None:
             return plan.type
-        key = self.key(field)
+        key = self._root_key(field)
         if self._root is root:
             self._root.touch(key)
         return self.values(field, self.content(root, field, key, None), None)[0]
@@ -189,7 +242,7 @@ class PlanExecution(Assembler):
         for plan, objects in selected:  # which grows meanwhile
             for field in plan.async_fields:
                 try:
-                    key = self.key(field)
+                    key = self._root_key(field) if objects is self._root else self.key(field)
                     column = self.find(objects, field, key)
                 except (Fallback, LimitExceeded):
                     continue  # it is raised again when rows are assembled
@@ -271,6 +324,10 @@ class PlanExecution(Assembler):
     def key(self, field: Field) -> Key:
         """Return the key of a field's columns; raise Fallback for arguments that are not of their types."""
         return field.key if field.key is not None else self._convert(field)[0]
+
+    def _root_key(self, field: Field) -> Key:
+        key = self.key(field)
+        return (self._caller, key) if self._caller else key
 
     def _arguments(self, field: Field) -> dict[str, Any]:
         return field.arguments if field.arguments is not None else self._convert(field)[1]

@@ -17,8 +17,8 @@ from graph.execution.columns import ColumnCacheRoot, Dependencies
 from graph.execution.consistency import ATTEMPTS, Attempt
 from graph.execution.dataloaders import DataLoader, Key, Read, Row
 from graph.execution.runtime import Runtime
-from graph.model import Environment
-from graph.postgres.database import Generation, ReadResult
+from graph.model import ANONYMOUS, Caller, Environment
+from graph.postgres.database import Connection, Generation, ReadResult
 from graph.postgres.statements import FAMILIES, Family
 
 MAX_OBJECTS = 100_000
@@ -44,21 +44,26 @@ class Operation:
     _is_fork = False
     """True if its objects count towards those that are loaded for all columns."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    caller: Caller = ANONYMOUS
+    """Who the answer is for."""
+
+    def __init__(self, runtime: Runtime, caller: Caller = ANONYMOUS) -> None:
         self.runtime = runtime
+        if caller is not ANONYMOUS:
+            self.caller = caller
         self.statements: list[str] = []
         """The names of the statements that it took part in, those of earlier attempts included."""
         self.generations: set[tuple[Family, Generation | None]] = set()
         """The generations of its reads, by family of tables."""
         self._epoch = runtime.generations.epoch
-        self._attempt = Attempt(runtime, self.statements, snapshot=False)
+        self._attempt = Attempt(runtime, self.statements)
         self._tried = False
 
     def fork(self) -> "Operation":
         """Return a context that loads one column: it shares everything but its dependencies and its cost."""
         fork = Operation.__new__(Operation)
         fork.runtime, fork.statements, fork.generations = self.runtime, self.statements, set()
-        fork._attempt, fork._is_fork = self._attempt, True  # noqa: SLF001 - of the same class
+        fork.caller, fork._attempt, fork._is_fork = self.caller, self._attempt, True  # noqa: SLF001 - of the same class
         return fork
 
     @property
@@ -86,14 +91,14 @@ class Operation:
     @property
     def root(self) -> ColumnCacheRoot | None:
         """The root of the column cache; None where columns must not be shared with other operations."""
-        if self._attempt.in_snapshot or self.runtime.settings.data_cache == "off":
+        if self._attempt.has_connection or self.runtime.settings.data_cache == "off":
             return None
         return self.runtime.column_cache.root()
 
-    def attempt(self, *, snapshot: bool) -> AbstractAsyncContextManager[None]:
+    def attempt(self, *, snapshot: bool) -> AbstractAsyncContextManager[Any]:
         """Begin another attempt, without what earlier ones read; in a snapshot, all statements read the same state."""
         if self._tried or snapshot:
-            self._attempt = Attempt(self.runtime, self.statements, snapshot=snapshot)
+            self._attempt = Attempt(self.runtime, self.statements, self.runtime.database.snapshot if snapshot else None)
             self._epoch = self.runtime.generations.epoch
             self.generations = set()
             self.objects, self.costs, self.day, self.volatile, self.stale = 0, (), None, False, False
@@ -113,10 +118,30 @@ class Operation:
                 break
         return result
 
+    async def once(self, execute: Callable[[], Awaitable[Value]]) -> Value:
+        """Return what `execute` gives for a mutation: it is never repeated, and its answer never cached."""
+        async with self.attempt(snapshot=False):
+            self.volatile = True
+            return await execute()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """Run a block whose statements all go in one transaction, rolled back if the block raises."""
+        outer = self._attempt
+        try:
+            async with Attempt(self.runtime, self.statements, self.runtime.database.transaction) as self._attempt:
+                yield
+        finally:
+            self._attempt = outer
+
+    def writing(self) -> AbstractAsyncContextManager[Connection]:
+        """Use the connection of the transaction, alone, to write with; what is loaded after that is read in it too."""
+        return self._attempt.connection()
+
     @property
     def is_consistent(self) -> bool:
         """Tell if all reads of this attempt, cached values included, held in the database at one moment."""
-        if self._attempt.in_snapshot:
+        if self._attempt.has_connection:
             return True
         if self._epoch != self.runtime.generations.epoch:
             return False
@@ -200,7 +225,7 @@ class Operation:
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Read]:
         """Read several statements from one snapshot of the database."""
-        if self._attempt.in_snapshot:
+        if self._attempt.has_connection:
             yield self._attempt.read
         else:
             async with self.runtime.database.snapshot() as connection:
@@ -241,7 +266,7 @@ class Operation:
         """Return the value that is cached under a name, or else what `load` gives."""
         attempt = self._attempt
         cached: CachedValue[Value]
-        if attempt.in_snapshot or self.runtime.settings.data_cache == "off":
+        if attempt.has_connection or self.runtime.settings.data_cache == "off":
             loading = attempt.uncached.get((spec, name))
             if loading is None:
                 loading = attempt.uncached[spec, name] = asyncio.ensure_future(load())

@@ -6,20 +6,19 @@ cache to be written over it, and cost each request more.
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from strawberry import Schema
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
-from strawberry.types.graphql import OperationType
 
 from graph.caching.response_cache import ResponseCache
 from graph.errors import ErrorCode, GraphError
 from graph.http.cancellation import ClientDisconnected, RequestGuard
 from graph.http.negotiation import CONTENT_TYPES, GRAPHQL, HTML, JSON, is_json, negotiate
-from graph.http.requests import METHODS, GraphQLRequest, RequestError, parse_request
+from graph.http.requests import METHODS, GraphQLRequest, RequestCheck, RequestError, RequestHead, parse_request
 from graph.http.responses import (
     Headers,
     Payload,
@@ -29,6 +28,7 @@ from graph.http.responses import (
     send_response,
     status_of,
 )
+from graph.model import ANONYMOUS, Caller
 
 logger = logging.getLogger(__name__)
 
@@ -43,20 +43,24 @@ class _OperationTimeout(Exception):
 class GraphQLEndpoint:
     """ASGI application for one address: `starlette.routing.Route("/graphql", GraphQLEndpoint(...))`.
 
-    `make_context` makes the context of each operation, `page` the response to a browser that sends no query, and
-    `execute_from_cache` the data of queries that need not be executed. Bodies and query strings over `max_body` bytes
-    are refused. An operation is cancelled after `time_limit` seconds, or when its client disconnects. Status 500 means
-    a fault of the server, which is in the log under the id in the response.
+    `identify` tells who the caller is; without it all are anonymous. Each of `checks` may refuse a request, before its
+    body is read and before the response cache. `make_context` makes the context of an operation for a caller, `page`
+    the response to a browser that sends no query, and `execute_from_cache` the data of queries that need not be
+    executed. Bodies and query strings over `max_body` bytes are refused. An operation is cancelled after `time_limit`
+    seconds, or when its client disconnects. Status 500 means a fault of the server, which is in the log under the id in
+    the response.
     """
 
     def __init__(
         self,
         schema: Schema,
-        make_context: Callable[[], Any],
+        make_context: Callable[[Caller], Any],
         page: Callable[[], Response],
         response_cache: Callable[[], ResponseCache] | None = None,
         execute_from_cache: ExecuteFromCache | None = None,
         *,
+        identify: Callable[[RequestHead], Caller] | None = None,
+        checks: Sequence[RequestCheck] = (),
         max_body: int = 512 * 1024,
         time_limit: float = 30.0,
     ) -> None:
@@ -65,6 +69,8 @@ class GraphQLEndpoint:
         self._page = page
         self._response_cache = response_cache
         self._execute_from_cache = execute_from_cache
+        self._identify = identify
+        self._checks = checks
         self._max_body = max_body
         self._time_limit = time_limit
 
@@ -82,17 +88,19 @@ class GraphQLEndpoint:
         media_type = GRAPHQL if accepted == GRAPHQL else JSON
         more_headers: list[tuple[bytes, bytes]] = []
         try:
-            text = await self._read(scope, headers, receive, acceptable=accepted is not None)
+            caller, text = await self._read(scope, headers, receive, acceptable=accepted is not None)
             cache = self._response_cache() if self._response_cache else None
             key, cached = b"", None
             if cache:
-                key = cache.key(b"%s %s" % (b"POST" if method == "POST" else b"GET", CONTENT_TYPES[media_type]), text)
+                key = cache.key(
+                    b"%s %s" % (b"POST" if method == "POST" else b"GET", CONTENT_TYPES[media_type]), text, caller
+                )
                 cached = cache.get(key)
             hit = cached is not None
             if not hit:
                 request = parse_request(text, method)
-                answer = self._answer_from_cache(request)  # which does not wait, and needs no guard
-                payload, context = answer or await self._execute_guarded(request, method, receive)
+                answer = self._answer_from_cache(request, caller)  # which does not wait, and needs no guard
+                payload, context = answer or await self._execute_guarded(request, caller, method, receive)
                 status, body = status_of(payload, media_type), encode(payload)
                 if cache and context is not None and "errors" not in payload:
                     cached = cache.store(key, body, context.validity)
@@ -112,9 +120,21 @@ class GraphQLEndpoint:
         else:
             await send_response(send, status, body, media_type, method, more_headers)
 
-    async def _read(self, scope: Scope, headers: Headers, receive: Receive, *, acceptable: bool) -> bytes:
-        """Return the body, or the query string of a method that has none."""
+    def _admit(self, head: RequestHead) -> Caller:
+        """Return the caller of a request that no check refuses."""
+        caller = self._identify(head) if self._identify else ANONYMOUS
+        for check in self._checks:
+            check(head, caller)
+        return caller
+
+    async def _read(
+        self, scope: Scope, headers: Headers, receive: Receive, *, acceptable: bool
+    ) -> tuple[Caller, bytes]:
+        """Return the caller, and the body or the query string of a method that has none."""
         method = scope["method"]
+        caller = ANONYMOUS
+        if self._identify or self._checks:
+            caller = self._admit(RequestHead(method, headers, (scope.get("client") or (None,))[0]))
         if method not in METHODS:
             raise RequestError(
                 405, f"{method} is not answered here; use POST, or GET for queries.", allow=", ".join(METHODS)
@@ -125,13 +145,13 @@ class GraphQLEndpoint:
             # a page of another site can make a browser post forms and plain text here, but not JSON
             if not is_json(headers.get(b"content-type", b"")[:1000]):
                 raise RequestError(415, f"Send the parameters as {JSON} in UTF-8.")
-            return await self._read_body(receive)
+            return caller, await self._read_body(receive)
         query_string: bytes = scope["query_string"]
         if len(query_string) > self._max_body:
             raise RequestError(
                 414, f"The query string is longer than {self._max_body} bytes.", ErrorCode.LIMIT_EXCEEDED
             )
-        return query_string
+        return caller, query_string
 
     async def _read_body(self, receive: Receive) -> bytes:
         def timeout_error() -> Exception:
@@ -152,54 +172,49 @@ class GraphQLEndpoint:
                 more = message.get("more_body", False)
         return bytes(body)
 
-    def _answer_from_cache(self, request: GraphQLRequest) -> tuple[Payload, Any] | None:
+    def _answer_from_cache(self, request: GraphQLRequest, caller: Caller) -> tuple[Payload, Any] | None:
         """Return the payload and context of a query whose data are all cached, or None."""
         if self._execute_from_cache is None:
             return None
-        context = self._make_context()
+        context = self._make_context(caller)
         data = self._execute_from_cache(request.query, request.variables, request.operation_name, context)
         return None if data is None else ({"data": data}, context)
 
-    async def _execute_guarded(self, request: GraphQLRequest, method: str, receive: Receive) -> tuple[Payload, Any]:
+    async def _execute_guarded(
+        self, request: GraphQLRequest, caller: Caller, method: str, receive: Receive
+    ) -> tuple[Payload, Any]:
         """Execute the operation within its time limit and while the client stays connected."""
         try:
             with RequestGuard(self._time_limit, _OperationTimeout, receive):
-                return await self._execute(request, method)
+                return await self._execute(request, caller, method)
         except _OperationTimeout:
             message = f"The operation was stopped after {self._time_limit:g} seconds; ask for less at a time."
             return error_payload(message, ErrorCode.LIMIT_EXCEEDED), None
 
-    async def _execute(self, request: GraphQLRequest, method: str) -> tuple[Payload, Any]:
-        """Return the payload, and the context if a query was executed."""
-        # mutations are allowed only after the document is known to hold one, so that the context of a query is known
-        allowed: set[OperationType] = {OperationType.QUERY}
-        while True:
-            try:
-                context = self._make_context()
-                result = await self._schema.execute(
-                    request.query,
-                    variable_values=request.variables,
-                    context_value=context,
-                    operation_name=request.operation_name,
-                    allowed_operation_types=allowed,
-                )
-            except CannotGetOperationTypeError:
-                name = request.operation_name
-                found = "no operation" if name is None else f"no operation named {name!r}"
-                return error_payload(f"The document has {found}.", ErrorCode.OPERATION_RESOLUTION_FAILURE), None
-            except InvalidOperationTypeError as error:
-                kind = error.operation_type
-                if kind in METHODS[method] - allowed:
-                    allowed = METHODS[method]
-                    continue
-                if method == "POST":
-                    message = f"A {kind.value} is not answered over HTTP."
-                    return error_payload(message, ErrorCode.OPERATION_RESOLUTION_FAILURE), None
-                message = f"A {kind.value} is not answered by {method}; use POST."
-                raise RequestError(405, message, allow="POST") from error
-            except GraphError as error:
-                return {"errors": [{"message": str(error), "extensions": error.extensions}]}, None
-            break
+    async def _execute(self, request: GraphQLRequest, caller: Caller, method: str) -> tuple[Payload, Any]:
+        """Return the payload, and the context if the operation was executed."""
+        allowed = METHODS[method]
+        try:
+            context = self._make_context(caller)
+            result = await self._schema.execute(
+                request.query,
+                variable_values=request.variables,
+                context_value=context,
+                operation_name=request.operation_name,
+                allowed_operation_types=allowed,
+            )
+        except CannotGetOperationTypeError:
+            name = request.operation_name
+            found = "no operation" if name is None else f"no operation named {name!r}"
+            return error_payload(f"The document has {found}.", ErrorCode.OPERATION_RESOLUTION_FAILURE), None
+        except InvalidOperationTypeError as error:
+            kind = error.operation_type.value
+            if method == "POST":
+                message = f"A {kind} is not answered over HTTP."
+                return error_payload(message, ErrorCode.OPERATION_RESOLUTION_FAILURE), None
+            raise RequestError(405, f"A {kind} is not answered by {method}; use POST.", allow="POST") from error
+        except GraphError as error:
+            return {"errors": [{"message": str(error), "extensions": error.extensions}]}, None
         payload: Payload = {}
         # errors of fields have a path; without any nothing was executed, and the response must have no `data`
         if result.data is not None or any(error.path for error in result.errors or ()):
@@ -208,4 +223,4 @@ class GraphQLEndpoint:
             payload["errors"] = [error.formatted for error in result.errors]
         if result.extensions:
             payload["extensions"] = result.extensions
-        return payload, context if allowed == {OperationType.QUERY} else None
+        return payload, context

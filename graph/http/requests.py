@@ -1,12 +1,14 @@
 """GraphQL requests: their parameters, parsed from a JSON body or a query string and checked."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl
 
 import orjson
 from strawberry.types.graphql import OperationType
 
 from graph.errors import ErrorCode
+from graph.model import Caller
 
 METHODS = {
     "GET": {OperationType.QUERY},
@@ -27,6 +29,20 @@ class RequestError(Exception):
         self.status = status
         self.code = code
         self.headers = [(b"allow", allow.encode())] if allow else []
+
+
+class RequestHead(NamedTuple):
+    """The head of a request, over HTTP or a socket: it decides who the caller is and whether the request is refused."""
+
+    method: str
+    headers: Mapping[bytes, bytes]
+    """Values by names in lower case, those of one name joined by commas."""
+    client: str | None
+    """The address that the connection comes from; None if the server does not know it."""
+
+
+RequestCheck: TypeAlias = Callable[[RequestHead, Caller], None]
+"""A function that raises RequestError for a request that is to be refused."""
 
 
 class GraphQLRequest(NamedTuple):

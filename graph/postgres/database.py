@@ -183,6 +183,21 @@ class Database:
                 with translated_errors():
                     await transaction.rollback()
 
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Borrow a connection in a transaction, which is committed after the block, or rolled back if it raises."""
+        async with self.connection() as borrowed:
+            with translated_errors():
+                transaction = borrowed.transaction()
+                await transaction.start()
+            try:
+                yield borrowed
+            except BaseException:
+                await transaction.rollback()
+                raise
+            with translated_errors():
+                await transaction.commit()
+
     async def fetch(
         self,
         statement: str,

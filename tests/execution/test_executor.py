@@ -28,6 +28,7 @@ from graph.execution.limits import code_errors
 from graph.execution.operation import Operation
 from graph.execution.plans import Plan, batch_field
 from graph.execution.runtime import Runtime, open_runtime
+from graph.model import Caller
 from graph.settings import Settings
 
 AT_ONCE = 5
@@ -42,6 +43,7 @@ class Alone:
     """The context of a schema that reads no database."""
 
     root = None
+    caller = Caller()
     dependencies = Dependencies()
     objects = 0
     costs = ()

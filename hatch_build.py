@@ -26,6 +26,12 @@ INSTALL = (
     "--fetch-timeout=60000",
 )
 
+UNREACHABLE = re.compile(
+    r"npm error code (ECONN\w+|ENOTFOUND|ETIMEDOUT|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|ERR_SOCKET_TIMEOUT|E40[137]"
+    r"|E5\d\d|FETCH_ERROR|\w*CERT\w*)"
+)
+"""A failure of the network or of the registry; the build goes on without GraphiQL after these alone."""
+
 
 def digest(root: Path, files: Iterable[Path], *more: str) -> str:
     """Hash the names and contents of files, and further text."""
@@ -127,12 +133,15 @@ class Build(BuildHookInterface[BuilderConfig]):
             shutil.copytree(self.web, copy, ignore=shutil.ignore_patterns("dist", "node_modules"))
             node, npm = machine_node() or wheel_node()
             installed = run(*npm, *INSTALL, f"--cache={temporary}/cache", folder=copy)
-            # a package with a wrong hash is an error, not an unreachable registry
-            if installed.returncode and b"EINTEGRITY" not in installed.stderr:
-                why = next(
-                    iter(re.findall(r"npm error (?:errno|code) (\S+)", installed.stderr.decode())), "npm ci failed"
+            unreachable = (
+                UNREACHABLE.search(installed.stderr.decode(errors="replace")) if installed.returncode else None
+            )
+            if unreachable:
+                # pages of other sources must not be taken for these
+                shutil.rmtree(self.web / "dist", ignore_errors=True)
+                self.app.display_warning(
+                    f"Building without GraphiQL: npm cannot reach its registry ({unreachable[1]})."
                 )
-                self.app.display_warning(f"Going on without GraphiQL: the npm registry cannot be reached ({why}).")
                 return
             self.check(installed, "npm ci")
             self.check(run(*node, "node_modules/vite/bin/vite.js", "build", folder=copy), "vite build")

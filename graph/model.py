@@ -39,7 +39,7 @@ class GroupType(StrEnum):
 
 
 class Caller(NamedTuple):
-    """Who sends a request, as far as an answer may depend on it."""
+    """A sender of requests, as far as answers may depend on it."""
 
     key: str = ""
     """Callers of one key get the same answers; empty for those who are anonymous."""

@@ -16,14 +16,14 @@ from graph.model import Environment
 
 Switch = Literal["on", "off"]
 
-# names before 0.1.0, which that release still accepts
+# old names, accepted until 0.2.0
 _DEPRECATED_OPTIONS = {"--memo": "--data-cache", "--answers": "--response-cache"}
 _DEPRECATED_VARIABLES = {
     "STOCKGRAPH_MEMO": "STOCKGRAPH_DATA_CACHE",
     "STOCKGRAPH_ANSWERS": "STOCKGRAPH_RESPONSE_CACHE",
 }
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def _check_zone(_: object, zone: str) -> None:
@@ -176,4 +176,4 @@ def rename_deprecated_options(tokens: Sequence[str]) -> list[str]:
 
 
 def _warn_deprecated(old: str, new: str) -> None:
-    logger.warning("%s is deprecated and will be removed in the next release; use %s.", old, new)
+    log.warning("%s is deprecated and will be removed in the next release; use %s.", old, new)

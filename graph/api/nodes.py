@@ -321,13 +321,13 @@ class Group(Node):
         """
         operation = info.context
         statement, columns = _MEMBER_ORDERS[order_by or MemberOrder.WEIGHT_DESC]
-        asked = page(first, after, tuple(columns.values()), statement, self.key, self.day)
-        key = (self.key, asked.rows, *(asked.after or [None] * len(columns)))
+        request = page(first, after, tuple(columns.values()), statement, self.key, self.day)
+        key = (self.key, request.rows, *(request.after or [None] * len(columns)))
         ((row,),) = await operation.load_many(DataLoader(statement, self.day), [key])
         symbols, weights = row["symbols"], row["weights"]
         operation.charge(len(symbols))
         members = LazyObjects(Membership, {"symbol": symbols, "weight": weights}, group=self)
-        return asked.connection(members, [row[column] for column in columns], self._count)
+        return request.connection(members, [row[column] for column in columns], self._count)
 
     @strawberry.field
     async def exposure(self, info: Info, by: GroupType | None = GroupType.SECTOR) -> list[Exposure]:
@@ -380,7 +380,7 @@ class Group(Node):
         operation = info.context
         today = await check_day(operation, "since", since)
         if self.day and since > self.day:
-            raise InvalidArgument(f"since: {since} is after {self.day}, the day that the group is asked of.")
+            raise InvalidArgument(f"since: {since} is after {self.day}, the day that the group is request of.")
         known = await operation.load_row("groups_known_since", self.key)
         check_since(self.name, known["since"] if known else None, since)
         rows = await operation.load_rows("member_changes", self.key, since, self.day or today)
@@ -610,12 +610,12 @@ class NodesQuery:
         filters = [environment or operation.environment, types, search, min_members, max_members]
         by_count = order_by is GroupOrder.MEMBER_COUNT_DESC
         columns = ("name", "id", "member_count") if by_count else ("name", "id")
-        asked = page(first, after, (str, int, int)[: len(columns)], "groups", by_count, *filters)
+        request = page(first, after, (str, int, int)[: len(columns)], "groups", by_count, *filters)
         rows = await operation.fetch(
             "groups_by_member_count" if by_count else "groups_by_name",
             *filters,
-            asked.rows,
-            *(asked.after or [None] * len(columns)),
+            request.rows,
+            *(request.after or [None] * len(columns)),
         )
 
         async def count(info: Info) -> int:
@@ -624,7 +624,7 @@ class NodesQuery:
             return total
 
         order = [[row[column] for row in rows] for column in columns]
-        return asked.connection([Group.of(row, None) for row in rows], order, count)
+        return request.connection([Group.of(row, None) for row in rows], order, count)
 
     @strawberry.field
     async def stock(self, info: Info, symbol: str, environment: Environment | None = None) -> Stock | None:

@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar, cast
@@ -108,7 +109,8 @@ class DataCache(Generic[Value]):
         """The estimated bytes of each entry; 0 for those that a Redis holds."""
         self._flights: dict[str, _Flight] = {}
         self._epoch = generations.epoch
-        self._rewinds = generations.rewinds
+        # a Redis may hold entries of before a rewind that came before this cache was first used
+        self._rewinds = 0
         self._hits = self._misses = 0
 
     async def close(self) -> None:
@@ -255,8 +257,9 @@ class DataCaches(dict[CacheSpec[Any], DataCache[Any]]):
 
     async def close(self) -> None:
         """Close all of them."""
-        for cache in self.values():
-            await cache.close()
+        async with AsyncExitStack() as closing:
+            for cache in self.values():
+                closing.push_async_callback(cache.close)
 
 
 def _size(value: object) -> int:

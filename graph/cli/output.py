@@ -41,7 +41,8 @@ class Stream(io.FileIO):
         except OSError as error:
             if not isinstance(error, BrokenPipeError):
                 self.failure = error
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device
+                os.dup2(nowhere.fileno(), self.fileno())
             return len(data)
         else:
             return written

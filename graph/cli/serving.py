@@ -24,8 +24,9 @@ from graph.errors import DatabaseUnavailable, StockgraphError
 from graph.http.assets import DIST
 from graph.loading.demo import demo_groups
 from graph.loading.group_writer import GroupRefused, load_groups
+from graph.model import GroupType
 from graph.postgres.database import Database
-from graph.postgres.ddl import make_tables
+from graph.postgres.ddl import has_been_used, make_tables
 from graph.postgres.embedded import default_home
 from graph.settings import Settings
 
@@ -35,15 +36,6 @@ UVICORN_OPTIONS: dict[str, Any] = {
     "server_header": False,
     "timeout_graceful_shutdown": 5,
     "limit_concurrency": 1_000,
-}
-
-_GROUP_NOUNS = {
-    "UNIVERSE": "universe",
-    "SECTOR": "sector",
-    "ETF": "ETF",
-    "THEME": "theme",
-    "SEGMENT": "segment",
-    "CUSTOM": "custom group",
 }
 
 
@@ -97,9 +89,7 @@ async def _prepare_embedded(url: str, settings: Settings, *, demo: bool) -> None
     """Make the tables of the embedded database, and load the demo into a new one."""
     async with connected(url) as connection:
         await make_tables(connection)
-        # a database whose groups have been deleted has a history, and gets no demo
-        used = "SELECT EXISTS (SELECT FROM definition_groups) OR EXISTS (SELECT FROM group_history)"
-        if not demo or await connection.fetchval(used):
+        if not demo or await has_been_used(connection):
             return
         err.print("The database is empty and gets demo data: real sectors, indexes, funds and themes.")
         groups = demo_groups()
@@ -140,13 +130,12 @@ async def _describe_contents(database: Database, settings: Settings) -> str:
 
 def _contents_text(counts: Mapping[str, int], last_price_day: date | None) -> str:
     """Describe the numbers of groups by type and of stocks, or the command that loads some."""
-    groups = [
-        f"{counts[kind]:,} {noun}{'s' * (counts[kind] > 1)}" for kind, noun in _GROUP_NOUNS.items() if counts.get(kind)
-    ]
+    groups = {kind: counts[kind] for kind in GroupType if counts.get(kind)}
     if not groups:
         return "no groups yet; `stockgraph load FILE` brings them"
+    types = ", ".join(f"{count:,} {kind}" for kind, count in groups.items())
     prices = f"prices until {last_price_day}" if last_price_day else "no prices (`stockgraph load FILE` brings them)"
-    return f"{', '.join(groups)}; {counts['STOCK']:,} stocks; {prices}"
+    return f"{sum(groups.values()):,} groups ({types}); {counts['STOCK']:,} stocks; {prices}"
 
 
 def _print_start(host: str, port: int, settings: Settings, contents: str | None) -> None:

@@ -4,7 +4,7 @@ The objects of a set are distinct while an answer may hold each of them several 
 each object of a set is in the answer, or None where each is there once or nobody counts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from operator import mul
 from typing import Any, Protocol
@@ -14,89 +14,83 @@ from graph.execution.completion import Fallback, complete_values
 from graph.execution.plans import Field, Plan
 
 
-class Budget(Protocol):
-    """The part of an operation's context that assembly charges."""
-
-    def merge(self, dependencies: Dependencies, objects: int | None = None) -> None:
-        """Add the dependencies of a column, and its cost, or another cost where one is given."""
-
-
-class Assembler:
-    """Makes the rows of an answer from loaded columns; a subclass finds them."""
-
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
+class ColumnSource(Protocol):
+    """An execution of a plan, from which assembly takes columns and to which it charges them."""
 
     def key(self, field: Field) -> Key:
         """Return the key of a field's columns."""
-        raise NotImplementedError
 
     def find(self, objects: ObjectSet, field: Field, key: Key) -> Column | None:
         """Return a column, derived now if that takes no waiting; None if it has to be loaded."""
-        raise NotImplementedError
 
-    def content(self, objects: ObjectSet, field: Field, key: Key, times: list[int] | None) -> Content:
-        """Return the content of a column, and charge its cost; raise Fallback if it is not loaded."""
-        column = self.find(objects, field, key)
-        if column is None:
-            raise Fallback
-        if field.resolver:
-            self._budget.merge(column.dependencies, None if times is None else _cost(column.dependencies, times))
-        return column.content
+    @property
+    def charge(self) -> Callable[[Dependencies, int | None], None]:
+        """A function that adds the dependencies of a column and its cost, or another cost where one is given."""
 
-    def values(self, field: Field, content: Content, times: list[int] | None) -> Sequence[Any]:
-        """Return the values of a column as they are sent."""
-        match content:
-            case ValueColumn(values):
-                return values
-            case ObjectColumn(parts, indices):
-                times = _times(content, times) if field.has_resolvers else None
-                if len(parts) == 1 and indices is None:
-                    ((name, objects),) = parts.items()
-                    return self._rows(field.plans[name], objects, times)
-                rows: list[Any] = []
-                for name, objects in parts.items():
-                    of_part = times and times[len(rows) : len(rows) + len(objects)]
-                    rows += self._rows(field.plans[name], objects, of_part)
-                if indices is None:
-                    return rows
-                rows.append(None)
-                return [rows[index] for index in indices]
-            case ListColumn(items, offsets):
-                if times is not None:
-                    times = [
-                        count
-                        for span, count in zip(offsets, times, strict=True)
-                        if span
-                        for _ in range(span[0], span[1])
-                    ]
-                flat = self.values(field, items, times)
-                return [None if span is None else flat[span[0] : span[1]] for span in offsets]
 
-    def _rows(self, plan: Plan, objects: ObjectSet, times: list[int] | None) -> list[dict[str, Any]]:
-        columns: list[Sequence[Any]] = []
-        for field in plan.fields:
-            if field is None:
-                columns.append([plan.type] * len(objects))
-                continue
-            if objects.entry is None and field.output_type.leaf and field.resolver is None:
-                # a column that no other operation can use need not be stored
-                columns.append(_attribute(field, objects))
-                continue
-            content = self.content(objects, field, self.key(field), times)
-            columns.append(content.values if type(content) is ValueColumn else self.values(field, content, times))
-        match plan.names, columns:
-            # twice as fast as the general case below
-            case [a], [first]:
-                return [{a: x} for x in first]
-            case [a, b], [first, second]:
-                return [{a: x, b: y} for x, y in zip(first, second, strict=True)]
-            case [a, b, c], [first, second, third]:
-                return [{a: x, b: y, c: z} for x, y, z in zip(first, second, third, strict=True)]
-            case [], []:
-                return [{} for _ in objects]
-        # `strict` would take twice as long
-        return [dict(zip(plan.names, row)) for row in zip(*columns)]  # noqa: B905
+def column_content(
+    source: ColumnSource, objects: ObjectSet, field: Field, key: Key, times: list[int] | None
+) -> Content:
+    """Return the content of a column, and charge its cost; raise Fallback if it is not loaded."""
+    column = source.find(objects, field, key)
+    if column is None:
+        raise Fallback
+    if field.resolver:
+        source.charge(column.dependencies, None if times is None else _cost(column.dependencies, times))
+    return column.content
+
+
+def assemble(source: ColumnSource, field: Field, content: Content, times: list[int] | None) -> Sequence[Any]:
+    """Return the values of a column as they are sent."""
+    match content:
+        case ValueColumn(values):
+            return values
+        case ObjectColumn(parts, indices):
+            times = _times(content, times) if field.has_resolvers else None
+            if len(parts) == 1 and indices is None:
+                ((name, objects),) = parts.items()
+                return _rows(source, field.plans[name], objects, times)
+            rows: list[Any] = []
+            for name, objects in parts.items():
+                of_part = times and times[len(rows) : len(rows) + len(objects)]
+                rows += _rows(source, field.plans[name], objects, of_part)
+            if indices is None:
+                return rows
+            rows.append(None)
+            return [rows[index] for index in indices]
+        case ListColumn(items, offsets):
+            if times is not None:
+                times = [
+                    count for span, count in zip(offsets, times, strict=True) if span for _ in range(span[0], span[1])
+                ]
+            flat = assemble(source, field, items, times)
+            return [None if span is None else flat[span[0] : span[1]] for span in offsets]
+
+
+def _rows(source: ColumnSource, plan: Plan, objects: ObjectSet, times: list[int] | None) -> list[dict[str, Any]]:
+    columns: list[Sequence[Any]] = []
+    for field in plan.fields:
+        if field is None:
+            columns.append([plan.type] * len(objects))
+            continue
+        if objects.entry is None and field.output_type.leaf and field.resolver is None:
+            # a column that no other operation can use need not be stored
+            columns.append(_attribute(field, objects))
+            continue
+        content = column_content(source, objects, field, source.key(field), times)
+        columns.append(content.values if type(content) is ValueColumn else assemble(source, field, content, times))
+    match plan.names, columns:
+        # twice as fast as the general case below
+        case [a], [first]:
+            return [{a: x} for x in first]
+        case [a, b], [first, second]:
+            return [{a: x, b: y} for x, y in zip(first, second, strict=True)]
+        case [a, b, c], [first, second, third]:
+            return [{a: x, b: y, c: z} for x, y, z in zip(first, second, third, strict=True)]
+        case [], []:
+            return [{} for _ in objects]
+    # `strict` would take twice as long
+    return [dict(zip(plan.names, row)) for row in zip(*columns)]  # noqa: B905
 
 
 def _attribute(field: Field, objects: ObjectSet) -> Sequence[Any]:

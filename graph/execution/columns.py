@@ -64,7 +64,7 @@ class ValueColumn(NamedTuple):
 
 
 class ObjectColumn(NamedTuple):
-    """ObjectSet, by the name of their type, and which of them each value is."""
+    """Objects by the name of their type, and the index of the object that each value is."""
 
     parts: dict[str, "ObjectSet"]
     indices: list[int] | None
@@ -89,7 +89,7 @@ class Column(NamedTuple):
 
 
 class UniqueObjects(list[Any]):
-    """ObjectSet of one class, each once."""
+    """Distinct objects of one class."""
 
     __slots__ = ()
 
@@ -159,7 +159,7 @@ class LazyObjects(Sequence[Any]):
 
 
 class ObjectSet(Sequence[Any]):
-    """ObjectSet of one type, each once, and the columns that were made of them."""
+    """Distinct objects of one type, and the columns that were loaded for them."""
 
     __slots__ = ("_objects", "columns", "entry", "loading")
 
@@ -252,7 +252,7 @@ class ColumnCacheRoot(ObjectSet):
         """Store a column of the root and return the stored one."""
         if entry and key not in self.columns:
             self.counts.misses += 1
-            self._entries.store(key, entry)
+            self._entries.store(key, entry)  # of size 0 yet, so that nothing is evicted for it
         return super().store(key, column, entry)
 
     def touch(self, key: Key) -> None:

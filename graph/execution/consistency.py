@@ -1,4 +1,4 @@
-"""Attempts: an operation is run again until all that it read is of one generation, at last in one snapshot."""
+"""Attempts: one run of an operation, with the keys that it loads and the snapshot or transaction that it reads in."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence

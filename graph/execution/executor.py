@@ -23,7 +23,7 @@ from graphql.pyutils import AwaitableOrValue, Path, gather_with_cancel
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from graph.errors import LimitExceeded
-from graph.execution.assembly import Assembler
+from graph.execution.assembly import assemble, column_content
 from graph.execution.columns import (
     Column,
     ColumnCacheRoot,
@@ -65,7 +65,7 @@ class Context(Protocol):
 
     @property
     def caller(self) -> Caller:
-        """Who the answer is for."""
+        """The caller that the answer is for."""
 
     objects: int
     costs: tuple[int, ...]
@@ -178,12 +178,12 @@ async def execute_plan(plan: Plan, context: Context, variables: VariableValues, 
     return await PlanExecution(context, variables).execute(plan, root_value)
 
 
-class PlanExecution(Assembler):
+class PlanExecution:
     """One execution of a plan."""
 
     def __init__(self, context: Context, variables: VariableValues) -> None:
-        super().__init__(context)
         self._context = context
+        self.charge = context.merge
         self._variables = variables
         self._root = context.root
         self._caller = context.caller.key
@@ -234,7 +234,7 @@ class PlanExecution(Assembler):
         key = self._root_key(field)
         if self._root is root:
             self._root.touch(key)
-        return self.values(field, self.content(root, field, key, None), None)[0]
+        return assemble(self, field, column_content(self, root, field, key, None), None)[0]
 
     async def _load(self, selected: list[tuple[Plan, ObjectSet]]) -> None:
         """Load the columns that are missing, each followed by those below it, all at the same time."""

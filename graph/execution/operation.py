@@ -45,7 +45,7 @@ class Operation:
     """True if its objects count towards those that are loaded for all columns."""
 
     caller: Caller = ANONYMOUS
-    """Who the answer is for."""
+    """The caller that the answer is for."""
 
     def __init__(self, runtime: Runtime, caller: Caller = ANONYMOUS) -> None:
         self.runtime = runtime

@@ -171,7 +171,7 @@ class Plans:
     def variables(self, schema: GraphQLSchema, given: Mapping[str, Any]) -> VariableValues | None:
         """Coerce variables; return None if they are not of their types."""
         plain = self._plain
-        if plain and all(type(given.get(name)) is output_type for name, (output_type, _) in plain.items()):
+        if plain and all(type(given.get(name)) is input_class for name, (input_class, _) in plain.items()):
             # as below, in a tenth of the time
             sources = {name: VariableValueSource(of, given[name]) for name, (_, of) in plain.items()}
             return VariableValues(sources, {name: given[name] for name in plain})
@@ -182,11 +182,11 @@ class Plans:
         if plain is None:
             signatures = {name: source.signature for name, source in found.sources.items()}
             types = [of.type.of_type if isinstance(of.type, GraphQLNonNull) else of.type for of in signatures.values()]
-            kinds = [_UNCOERCED_INPUTS.get(each) for each in types]
+            classes = [_UNCOERCED_INPUTS.get(each) for each in types]
             self._plain = {
-                name: (output_type, of)
-                for (name, of), output_type in zip(signatures.items(), kinds, strict=True)
-                if output_type
+                name: (input_class, of)
+                for (name, of), input_class in zip(signatures.items(), classes, strict=True)
+                if input_class
             }
             if len(self._plain) < len(definitions):
                 self._plain = {}
@@ -245,7 +245,7 @@ def _field(executor: Executor[Any], of: GraphQLObjectType, details: list[FieldDe
     field = definition and definition.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
     if not definition or not isinstance(field, StrawberryField) or field.extensions:
         return None
-    output_type = _kind(executor, definition.type)
+    output_type = _output_type(executor, definition.type)
     resolver = None
     if not getattr(definition.resolve, "_is_default", False):
         resolver = _resolver(executor, definition, field, details[0])
@@ -276,14 +276,14 @@ def _field(executor: Executor[Any], of: GraphQLObjectType, details: list[FieldDe
     return Field(field.python_name, output_type, plans, resolver, arguments, key, has_resolvers, waits)
 
 
-def _kind(executor: Executor[Any], of: GraphQLOutputType) -> OutputType:
+def _output_type(executor: Executor[Any], of: GraphQLOutputType) -> OutputType:
     nullable = not isinstance(of, GraphQLNonNull)
     bare = of if nullable else cast("GraphQLNonNull[Any]", of).of_type
     if is_leaf_type(bare):
         accepts = [_NATIVE_OUTPUTS.get(bare), NoneType if nullable else None]
         return OutputType(nullable, leaf=bare, accepts=frozenset(filter(None, accepts)))
     if isinstance(bare, GraphQLList):
-        return OutputType(nullable, items=_kind(executor, bare.of_type))
+        return OutputType(nullable, items=_output_type(executor, bare.of_type))
     types = (bare,) if is_object_type(bare) else executor.schema.get_possible_types(cast("GraphQLAbstractType", bare))
     names = {each.extensions[GraphQLCoreConverter.DEFINITION_BACKREF].origin: each.name for each in types}
     return OutputType(nullable, types=tuple(types), names=names)
@@ -344,20 +344,20 @@ def _passthrough_variables(definition: GraphQLField, node: FieldNode, names: Map
 
 
 def _specialized_arguments(
-    convert: Callable[[VariableValues], dict[str, Any]], handed_on: Mapping[str, str]
+    convert: Callable[[VariableValues], dict[str, Any]], passthrough: Mapping[str, str]
 ) -> Callable[[VariableValues], dict[str, Any]]:
     """Return a faster `convert` that is called once and then only fills in the variables that are passed unchanged."""
-    if not handed_on:
+    if not passthrough:
         return convert
     others: dict[str, Any] | None = None
 
     def arguments(variables: VariableValues) -> dict[str, Any]:
         nonlocal others
-        values = {name: variables.coerced.get(variable) for name, variable in handed_on.items()}
+        values = {name: variables.coerced.get(variable) for name, variable in passthrough.items()}
         if None in values.values():
             return convert(variables)
         if others is None:
-            others = {name: value for name, value in convert(variables).items() if name not in handed_on}
+            others = {name: value for name, value in convert(variables).items() if name not in passthrough}
         return others | values
 
     return arguments

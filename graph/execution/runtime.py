@@ -28,7 +28,7 @@ class Runtime:
         self.response_cache = ResponseCache(self.generations)
         self.batches = BatchQueue(self.read)
         self.prices_lock = asyncio.Lock()
-        """Held while closes are read, so that one read of them can build on another."""
+        """A lock on reading closes, so that one read of them can build on another."""
 
     def stats(self, spec: CacheSpec[Any]) -> CacheStats:
         """Return the statistics of a data cache."""

@@ -30,7 +30,7 @@ from graph.http.responses import (
 )
 from graph.model import ANONYMOUS, Caller
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 ExecuteFromCache: TypeAlias = Callable[[str, dict[str, Any] | None, str | None, Any], dict[str, Any] | None]
 """A function from document, variables, operation name and context to the data, or None if it has to be executed."""
@@ -111,7 +111,7 @@ class GraphQLEndpoint:
             body = encode(error_payload(str(error), error.code))
         except Exception:
             error_id = uuid.uuid4().hex
-            logger.exception("Internal error %s", error_id)
+            log.exception("Internal error %s", error_id)
             message = f"Internal error; the log has it under id {error_id}."
             cached, status = None, ErrorCode.INTERNAL.status
             body = encode(error_payload(message, ErrorCode.INTERNAL, id=error_id))

@@ -53,3 +53,9 @@ async def mend_history(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
     """Make the history end in the present state while writers wait; return the number of rows written."""
     written: int = await connection.fetchval(_SQL["mend_history"])
     return written
+
+
+async def has_been_used(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
+    """Tell if a database with all tables has groups, or had some once."""
+    used: bool = await connection.fetchval(_SQL["has_been_used"])
+    return used

@@ -28,3 +28,7 @@ ANALYZE definition_groups, group_memberships, symbols;
 -- name: mend_history
 -- Makes the history end in the present groups and members, and returns the number of rows written.
 SELECT mend_history();
+
+-- name: has_been_used
+-- Tells if there are groups, or were: a database whose groups have been deleted has a history.
+SELECT EXISTS (SELECT FROM definition_groups) OR EXISTS (SELECT FROM group_history);

@@ -17,6 +17,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from threading import Barrier, Event
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -77,6 +78,8 @@ def until(holds: Callable[[], bool], seconds: float = 60) -> None:
 class Server:
     """A `stockgraph serve` in a process of its own."""
 
+    running: ClassVar[list["subprocess.Popen[str]"]] = []
+
     def __init__(self, *arguments: str, **variables: str) -> None:
         self.port = free_port()
         self.process = subprocess.Popen(
@@ -87,6 +90,7 @@ class Server:
             stdin=subprocess.DEVNULL,
             text=True,
         )
+        self.running.append(self.process)
         try:
             until(self.ready)
         except BaseException:
@@ -111,6 +115,16 @@ class Server:
         self.process.send_signal(by)
         printed, _ = self.process.communicate(timeout=30)
         return printed
+
+
+@pytest.fixture(autouse=True)
+def no_server_outlives_its_test() -> Iterator[None]:
+    yield
+    for process in Server.running:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    Server.running.clear()
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +169,7 @@ def test_serve_fills_an_empty_database_shares_it_with_commands_and_stops_it(home
         f"stockgraph {version('stockgraph')}  (Ctrl-C stops it)",
         f"  serves  http://127.0.0.1:{server.port}/graphql  GraphiQL in a browser, the API to programs",
         f"  data    {home} (a PostgreSQL of its own)",
-        "  holds   5 universes, 11 sectors, 19 ETFs, 20 themes; 1,520 stocks; no prices (`stockgraph load FILE` brings them)",
+        "  holds   55 groups (19 ETF, 20 THEME, 11 SECTOR, 5 UNIVERSE); 1,520 stocks; no prices (`stockgraph load FILE` brings them)",
         "  docs    https://github.com/stockgraph/stockgraph#readme",
         "INFO: Changes of the database are recorded and followed.",
     ]

@@ -90,7 +90,7 @@ class Client:
         told: dict[str, Any] = self.ask(STATUS)["data"]["status"][part]
         return told
 
-    def remembers(self, mode: str) -> bool:
+    def caches(self, mode: str) -> bool:
         """Whether changes become known in a mode, and the universe, asked for now, comes from memory."""
         hits = self.status("universes")["hits"]
         self.ask(anew())
@@ -287,7 +287,7 @@ async def cut_listening_connections(servers: Servers, clients: list[Client]) -> 
 async def test_every_process_tells_of_a_change_within_a_second(direct: Servers, *, lost: bool) -> None:
     with direct.clients() as clients:
         for _ in range(3):
-            await every(clients, lambda client: until(lambda: client.remembers("NOTIFY")))
+            await every(clients, lambda client: until(lambda: client.caches("NOTIFY")))
             made = [client.status("listener")["reconnects"] for client in clients]
             if lost:
                 await cut_listening_connections(direct, clients)
@@ -299,7 +299,7 @@ async def test_every_process_tells_of_a_change_within_a_second(direct: Servers, 
 
 async def test_the_only_question_after_a_second_is_answered_right(direct: Servers) -> None:
     with direct.clients() as clients:
-        await every(clients, lambda client: until(lambda: client.remembers("NOTIFY")))
+        await every(clients, lambda client: until(lambda: client.caches("NOTIFY")))
         await cut_listening_connections(direct, clients)
         symbols = await direct.write()
         await asyncio.sleep(1)
@@ -310,7 +310,7 @@ async def test_the_only_question_after_a_second_is_answered_right(direct: Server
 async def test_behind_pgbouncer_changes_are_polled_and_told_within_a_second(pooled: Servers, *, lost: bool) -> None:
     with pooled.clients() as clients:
         for _ in range(3):
-            await every(clients, lambda client: until(lambda: client.remembers("POLL")))
+            await every(clients, lambda client: until(lambda: client.caches("POLL")))
             if lost:
                 await pooled.writer.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -362,7 +362,7 @@ async def test_behind_pgbouncer_sixteen_clients_get_right_answers_only(pooled: S
 
 async def test_a_pgbouncer_that_hangs_or_dies_makes_no_answer_wrong(pooled: Servers, pgbouncer: Pgbouncer) -> None:
     with pooled.clients() as clients:
-        await every(clients, lambda client: until(lambda: client.remembers("POLL")))
+        await every(clients, lambda client: until(lambda: client.caches("POLL")))
         pgbouncer.signal(signal.SIGSTOP)
         symbols = await pooled.write()
         await asyncio.sleep(1)
@@ -390,7 +390,7 @@ async def test_a_pgbouncer_that_hangs_or_dies_makes_no_answer_wrong(pooled: Serv
             return answer["data"]["universe"]["symbols"]
 
         assert await every(clients, first_answer) == [symbols] * PROCESSES
-        await every(clients, lambda client: until(lambda: client.remembers("POLL")))
+        await every(clients, lambda client: until(lambda: client.caches("POLL")))
 
 
 async def test_statements_stay_prepared_but_for_those_behind_pgbouncer(pgbouncer: Pgbouncer, market_url: str) -> None:

@@ -1,4 +1,4 @@
-"""Universes over the graph: keys to symbols, in one memo entry however they are written."""
+"""Universes over the graph: keys to symbols, in one cache entry however they are written."""
 
 from conftest import Ask, Live
 
@@ -160,7 +160,7 @@ async def test_a_broken_key_is_told_where(ask: Ask) -> None:
     }
 
 
-async def test_one_set_is_one_memo_entry_however_it_is_written(live: Live) -> None:
+async def test_one_set_is_one_cache_entry_however_it_is_written(live: Live) -> None:
     first = await live.ask('{ universe(key: "BIG:TECH") { key symbols } }')
     before = live.runtime.stats(UNIVERSES)
     for key in ["tech:big", " BIG :\tTECH ", "BIG:TECH:big", "(TECH):(BIG)", "etf/BIG:TECH"]:

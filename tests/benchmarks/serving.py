@@ -4,9 +4,9 @@
 
 makes 2,800 stocks in 11 sectors, 24 funds and 20 themes on a PostgreSQL of its own (or the one that TEST_DATABASE_URL
 names), has all servers answer six queries alike, and prints a table of requests per second, which needs `wrk`. Each server
-is one process, and what is compared is timed in turns. `asked again` is the server as it is; `asked first` keeps no whole
-answers; `while a weight changes` does not either, and a weight changes four times a second; `nothing kept` remembers
-nothing. What is asked again is measured against `kept bytes`, a route that sends the same bytes; all else against
+is one process, and what is compared is timed in turns. `response cache hit` is the server as it is; `response cache off` keeps no whole
+answers; `while a weight changes` does not either, and a weight changes four times a second; `all caches off` remembers
+nothing. What is response cache hit is measured against `cached bytes`, a route that sends the same bytes; all else against
 `one statement`, a route that asks the database once and writes JSON. rivals.py has them. `--zipf` asks for other funds
 and stocks each time; `--growth` compares 10 and 100 times as much data, loads it too, and draws docs/growth.svg.
 """
@@ -68,13 +68,13 @@ QUERIES = {
     + f" sectors: {COUNTED} page: group(name: $name, type: ETF) {{ members(first: 30) {{ nodes {{ symbol weight }} }} }} }}",
 }
 OURS = {
-    "asked again": [],
-    "asked first": ["--response-cache", "off"],
+    "response cache hit": [],
+    "response cache off": ["--response-cache", "off"],
     "while a weight changes": ["--response-cache", "off"],
-    "nothing kept": ["--response-cache", "off", "--data-cache", "off"],
+    "all caches off": ["--response-cache", "off", "--data-cache", "off"],
 }
 CHANGING = "while a weight changes"
-RIVALS = ("kept bytes", "one statement", "plain Strawberry")
+RIVALS = ("cached bytes", "one statement", "plain Strawberry")
 CHANGES_A_SECOND = 4
 
 LUA = """
@@ -482,7 +482,7 @@ def print_ratios(servers: Iterable[Server], samples: Samples) -> None:
     """Print the table of a market."""
     print_head("times its floor (requests/s)", *QUERIES, "MB")
     for server in servers:
-        floor = "kept bytes" if server.name in ("asked again", "kept bytes") else "one statement"
+        floor = "cached bytes" if server.name in ("response cache hit", "cached bytes") else "one statement"
         cells = []
         for query in QUERIES:
             pairs = zip(samples[server.name, query], samples[floor, query], strict=True)
@@ -510,7 +510,7 @@ async def measure_beside(timer: Timer, server_url: str, given: argparse.Namespac
 
 async def measure_growth(timer: Timer, server_url: str) -> None:
     """Measure what more data costs, and what more processes give."""
-    modes, whole = ("asked first", "asked again"), "load and start: s; memory: GB"
+    modes, whole = ("response cache off", "response cache hit"), "load and start: s; memory: GB"
     sizes: list[int] = []
     panels: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     tables: dict[str, list[list[str]]] = {"memberships": [], "processes": []}

@@ -29,7 +29,7 @@ def at(groups: int) -> Generation:
 
 
 def known(generation: int) -> GenerationTracker:
-    """A freshness that knows a generation."""
+    """A tracker with a confirmed generation."""
     generations = GenerationTracker()
     generations.tracked, generations.identity = True, "here"
     generations.observe(ReadResult([], at(generation), time.monotonic()))
@@ -308,7 +308,7 @@ async def test_a_stampede_on_a_universe_is_one_statement(live: Live) -> None:
     assert sorted(sent) == ["group_names", "group_symbols"]
 
 
-async def test_a_memo_goes_by_the_changes_of_its_family() -> None:
+async def test_a_cache_goes_by_the_changes_of_its_family() -> None:
     generations = known(1)
     groups: DataCache[Words] = DataCache(WORDS, generations)
     prices: DataCache[Words] = DataCache(CacheSpec("prices", tuple, family="prices"), generations)
@@ -323,3 +323,18 @@ async def test_a_memo_goes_by_the_changes_of_its_family() -> None:
     assert await prices.last("k") == ("p",)
     generations.observe(ReadResult([], Generation(0, 1), time.monotonic()))
     assert (await prices.last("k"), await groups.last("k")) == (None, None)
+
+
+async def test_a_cache_that_is_first_used_after_a_rewind_serves_nothing_of_before(redis_url: str) -> None:
+    generations = known(1)
+    async with redis.asyncio.from_url(redis_url) as client:
+        await client.flushdb()
+    before = DataCache(WORDS, generations, redis_url=redis_url)
+    assert (await before.get("k", giving("old"))).value == ("old",)
+    generations.observe(ReadResult([], at(0), time.monotonic()))
+    assert generations.rewinds == 1
+    generations.observe(ReadResult([], at(1), time.monotonic()))
+    after = DataCache(WORDS, generations, redis_url=redis_url)
+    assert (await after.get("k", giving("new"))).value == ("new",)
+    await before.close()
+    await after.close()

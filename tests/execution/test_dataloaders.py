@@ -14,7 +14,7 @@ from conftest import Live, asker, seconds_until
 from graph.errors import DatabaseUnavailable, InvalidArgument
 from graph.execution import dataloaders as batches
 from graph.execution.columns import LazyObjects
-from graph.execution.dataloaders import BatchQueue, DataLoader
+from graph.execution.dataloaders import BatchQueue, DataLoader, group_by_ordinal
 from graph.execution.operation import Operation
 from graph.execution.runtime import Runtime, open_runtime
 from graph.postgres import database as database_module
@@ -101,7 +101,7 @@ async def test_what_one_asks_wrongly_the_others_do_not_suffer_for(market_url: st
         assert (first.statements, second.statements) == (["stocks"] * 2, ["stocks"] * 2)
 
 
-async def test_an_outage_costs_no_more_statements_than_there_are_questions(
+async def test_an_outage_costs_no_more_statements_than_there_are_loaders(
     market_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with nothing_kept(market_url) as runtime:
@@ -124,12 +124,12 @@ async def test_an_outage_costs_no_more_statements_than_there_are_questions(
 
 async def test_who_asks_after_a_statement_was_sent_gets_another() -> None:
     wire = Wire()
-    question, shared = DataLoader("stocks"), BatchQueue(wire.read)
-    first = shared.enqueue(question, [("AAPL",)])
-    assert shared.enqueue(question, [("MSFT",), ("AAPL",)]) is first
+    loader, shared = DataLoader("stocks"), BatchQueue(wire.read)
+    first = shared.enqueue(loader, [("AAPL",)])
+    assert shared.enqueue(loader, [("MSFT",), ("AAPL",)]) is first
     first.subscribe("somebody")
     await wire.statements(1)
-    second = shared.enqueue(question, [("AAPL",)])
+    second = shared.enqueue(loader, [("AAPL",)])
     assert second is not first
     second.subscribe("somebody")
     await wire.statements(2)
@@ -155,7 +155,7 @@ async def test_keys_of_several_batches_are_of_all_their_generations(live: Live) 
         assert not operation.is_consistent
 
 
-async def test_questions_of_other_arguments_or_too_many_keys_go_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_loaders_of_other_arguments_or_too_many_keys_go_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "MAX_KEYS", 3)
     wire = Wire()
     shared = BatchQueue(wire.read)
@@ -186,8 +186,8 @@ async def test_questions_of_other_arguments_or_too_many_keys_go_apart(monkeypatc
 
 async def test_a_statement_goes_on_while_anybody_has_use_for_it_and_no_longer() -> None:
     wire = Wire()
-    question, shared = DataLoader("stocks"), BatchQueue(wire.read)
-    batch = shared.enqueue(question, [("AAPL",)])
+    loader, shared = DataLoader("stocks"), BatchQueue(wire.read)
+    batch = shared.enqueue(loader, [("AAPL",)])
     assert [batch.subscribe(asker) for asker in ("one", "other", "one")] == [True, True, False]
     await wire.statements(1)
     batch.unsubscribe("one")
@@ -197,11 +197,11 @@ async def test_a_statement_goes_on_while_anybody_has_use_for_it_and_no_longer() 
     await asyncio.wait([batch.loaded])
     assert wire.answers[0].cancelled()
     # what nobody has use for is not sent; who joins then is answered
-    nobodys = shared.enqueue(question, [("MSFT",)])
+    nobodys = shared.enqueue(loader, [("MSFT",)])
     nobodys.subscribe("one")
     nobodys.unsubscribe("one")
     await asyncio.wait([nobodys.loaded])
-    joined = shared.enqueue(question, [("NVDA",)])
+    joined = shared.enqueue(loader, [("NVDA",)])
     joined.subscribe("one")
     joined.unsubscribe("one")
     joined.subscribe("other")
@@ -365,3 +365,47 @@ async def test_what_was_asked_goes_with_the_operation_and_needs_no_collector(liv
         assert batch() is None
     finally:
         gc.enable()
+
+
+# the contract of DataLoader, line by line
+
+
+def test_values_come_in_the_order_of_the_keys_and_those_without_rows_have_one_too() -> None:
+    found = [{"ordinal": 3, "value": "c"}, {"ordinal": 1, "value": "a"}, {"ordinal": 3, "value": "d"}]
+    grouped = group_by_ordinal(DataLoader("stocks"), [("A",), ("B",), ("C",)], found)  # type: ignore[arg-type]
+    assert grouped == [[found[1]], [], [found[0], found[2]]]
+
+
+async def test_a_key_is_sent_once_a_batch_however_often_it_is_loaded() -> None:
+    wire = Wire()
+    queue = BatchQueue(wire.read)
+    batch = queue.enqueue(DataLoader("stocks"), [("A",), ("B",), ("A",)])
+    assert queue.enqueue(DataLoader("stocks"), [("B",)]) is batch
+    batch.subscribe("an attempt")
+    await wire.statements(1)
+    assert wire.sent == [("stocks", ["A", "B"])]
+    wire.answers[0].set_result(rows("a", "b"))
+    loaded = await batch.wait()
+    assert {key: value[0]["value"] for key, value in loaded.values.items()} == {("A",): "a", ("B",): "b"}
+
+
+async def test_an_error_is_that_of_its_attempt_and_not_of_the_next(
+    market_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nothing_kept(market_url) as runtime:
+        failing = [DatabaseUnavailable("away")]
+        fetch = runtime.database.fetch
+
+        async def flaky(*arguments: Any, **options: Any) -> ReadResult:
+            if failing:
+                raise failing.pop()
+            return await fetch(*arguments, **options)
+
+        monkeypatch.setattr(runtime.database, "fetch", flaky)
+        operation = Operation(runtime)
+        async with operation.attempt(snapshot=False):
+            for _ in range(2):
+                with pytest.raises(DatabaseUnavailable):
+                    await operation.load_rows("stocks", "AAPL", "DEFAULT")
+        async with operation.attempt(snapshot=False):
+            assert [row["symbol"] for row in await operation.load_rows("stocks", "AAPL", "DEFAULT")] == ["AAPL"]

@@ -21,7 +21,7 @@ from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types import ExecutionResult
 
 from graph.errors import DatabaseUnavailable
-from graph.execution.assembly import Assembler
+from graph.execution import assembly
 from graph.execution.columns import Column, Dependencies, ListColumn, ObjectColumn, ObjectSet
 from graph.execution.executor import ColumnExecutor
 from graph.execution.limits import code_errors
@@ -116,14 +116,16 @@ async def test_generated_queries_have_the_answers_of_the_standard_executor(
     rng = random.Random(int(os.environ.get("TEST_SEED", "7")))
     seen: Counter[str] = Counter()
     over_several: set[tuple[str, str]] = set()
-    make_rows = Assembler._rows  # noqa: SLF001 - nothing else tells what was executed by columns
+    make_rows = assembly._rows  # noqa: SLF001 - nothing else tells what was executed by columns
 
-    def noting(run: Assembler, plan: Plan, objects: ObjectSet, times: list[int] | None = None) -> list[dict[str, Any]]:
+    def noting(
+        source: assembly.ColumnSource, plan: Plan, objects: ObjectSet, times: list[int] | None = None
+    ) -> list[dict[str, Any]]:
         if len(objects) > 1:
             over_several.update((plan.type, field.attribute) for field in plan.fields if field)
-        return make_rows(run, plan, objects, times)
+        return make_rows(source, plan, objects, times)
 
-    monkeypatch.setattr(Assembler, "_rows", noting)
+    monkeypatch.setattr(assembly, "_rows", noting)
     url = await databases.make(priced_template)
     together: list[tuple[Query, Any]] = []
     async with (

@@ -117,7 +117,7 @@ async def test_a_stampede_reads_the_closes_once(market: Live) -> None:
     assert sum(answer.statements.count("last_price_day") for answer in answers) == 1
 
 
-@pytest.mark.parametrize("tracked", [True, False], ids=["the memo is off", "nothing is tracked"])
+@pytest.mark.parametrize("tracked", [True, False], ids=["the data cache is off", "nothing is tracked"])
 async def test_what_cannot_be_remembered_is_read_once_for_an_answer(
     databases: Databases, priced_template: str, *, tracked: bool
 ) -> None:

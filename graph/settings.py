@@ -176,4 +176,4 @@ def rename_deprecated_options(tokens: Sequence[str]) -> list[str]:
 
 
 def _warn_deprecated(old: str, new: str) -> None:
-    log.warning("%s is deprecated and will be removed in the next release; use %s.", old, new)
+    log.warning("%s is deprecated and will be removed in 0.2.0; use %s.", old, new)

@@ -19,7 +19,7 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> "os._Environ[str]":
 
 
 def deprecated(old: str, new: str) -> str:
-    return f"{old} is deprecated and will be removed in the next release; use {new}."
+    return f"{old} is deprecated and will be removed in 0.2.0; use {new}."
 
 
 def test_the_defaults() -> None:

@@ -819,7 +819,7 @@ def test_a_wrong_usage_is_exit_code_2(market_url: str, arguments: list[str], var
     assert re.fullmatch(r"error: [^\n]+ `stockgraph --help` tells more\.\n", done.stderr)
 
 
-DEPRECATED = "WARNING: {} is deprecated and will be removed in the next release; use {}.\n"
+DEPRECATED = "WARNING: {} is deprecated and will be removed in 0.2.0; use {}.\n"
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,11 @@
     python tests/benchmarks/serving.py
 
 makes 2,800 stocks in 11 sectors, 24 funds and 20 themes on a PostgreSQL of its own (or the one that TEST_DATABASE_URL
-names), has all servers answer six queries alike, and prints a table of requests per second, which needs `wrk`. Each server
-is one process, and what is compared is timed in turns. `response cache hit` is the server as it is; `response cache off` keeps no whole
-answers; `while a weight changes` does not either, and a weight changes four times a second; `all caches off` remembers
-nothing. What is response cache hit is measured against `cached bytes`, a route that sends the same bytes; all else against
+names), has all servers answer six queries alike, and prints a table of requests per second, which needs `wrk`. Each
+server is one process, and what is compared is timed in turns. `response cache hit` is the server as it is, `response
+cache off` caches no whole answers; `while a weight changes` does not either, and a weight changes four times a second;
+`all caches off` caches nothing. Response cache hits are measured against `cached bytes`, a route that sends the same
+bytes; all else against
 `one statement`, a route that asks the database once and writes JSON. rivals.py has them. `--zipf` asks for other funds
 and stocks each time; `--growth` compares 10 and 100 times as much data, loads it too, and draws docs/growth.svg.
 """

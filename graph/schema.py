@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from datetime import UTC, datetime
 from functools import partial
 from inspect import isawaitable
@@ -79,19 +79,14 @@ class GraphSchema(strawberry.Schema):
         operation = context_value
         assert isinstance(operation, Operation)  # noqa: S101 - the server's own callers
 
-        execute = partial(
-            super().execute,
-            query,
-            variable_values,
-            operation,
-            root_value,
-            operation_name,
-            operation_extensions=operation_extensions,
-        )
+        def execute(kind: OperationKind) -> Awaitable[ExecutionResult]:
+            return super(GraphSchema, self).execute(
+                query, variable_values, operation, root_value, operation_name, {kind}, operation_extensions
+            )
 
         async def execute_query() -> ExecutionResult:
             known = await self._execute_known(query, variable_values, operation, operation_name)
-            return known or await execute(allowed_operation_types={OperationKind.QUERY})
+            return known or await execute(OperationKind.QUERY)
 
         try:
             result = await operation.until_consistent(execute_query)
@@ -100,7 +95,7 @@ class GraphSchema(strawberry.Schema):
             allowed = set(OperationKind) if allowed_operation_types is None else set(allowed_operation_types)
             if error.operation_type is not OperationKind.MUTATION or OperationKind.MUTATION not in allowed:
                 raise
-            result = await operation.once(partial(execute, allowed_operation_types={OperationKind.MUTATION}))
+            result = await operation.once(lambda: execute(OperationKind.MUTATION))
         if result.errors:
             code_errors(result.errors)
             result.errors = [_readable(error) for error in result.errors]

@@ -20,6 +20,7 @@ from graph.caching.lru import LRU
 from graph.errors import DatabaseUnavailable
 from graph.postgres.database import Generation
 from graph.postgres.statements import Family
+from graph.telemetry import Observer
 
 MAX_ENTRIES = 1_024
 MAX_BYTES = 64 * 1024 * 1024
@@ -91,8 +92,10 @@ class DataCache(Generic[Value]):
         *,
         redis_url: str | None = None,
         serve_stale: bool = False,
+        observer: Observer | None = None,
     ) -> None:
         self._name = spec.name
+        self._observer = observer
         self._generations = generations
         self._deserialize = spec.deserialize
         self.family: Family = spec.family
@@ -136,8 +139,12 @@ class DataCache(Generic[Value]):
         known = self._generations.confirmed_generation(self.family)
         if known is not None and (entry := await self._read(key, known.of(self.family))):
             self._hits += 1
+            if self._observer:
+                self._observer.cache(self._name, "hit", 1)
             return CachedValue(entry.value, known)
         self._misses += 1
+        if self._observer:
+            self._observer.cache(self._name, "miss", 1)
         try:
             return await self._single_flight(key, load)
         except DatabaseUnavailable:
@@ -236,22 +243,33 @@ class DataCache(Generic[Value]):
         if held is not None and held.generation > entry.generation:
             return
         await self._cache.set(key, entry)
-        for evicted, _ in self._sizes.store(key, sys.getsizeof(key) + _size(entry)):
-            await self._cache.delete(evicted)
+        evicted = self._sizes.store(key, sys.getsizeof(key) + _size(entry))
+        if evicted and self._observer:
+            self._observer.cache(self._name, "evict", len(evicted))
+        for each, _ in evicted:
+            await self._cache.delete(each)
 
 
 class DataCaches(dict[CacheSpec[Any], DataCache[Any]]):
     """The data caches of a process by their specs; each is made when it is first used."""
 
-    def __init__(self, generations: GenerationTracker, *, redis_url: str | None, serve_stale: bool) -> None:
+    def __init__(
+        self,
+        generations: GenerationTracker,
+        *,
+        redis_url: str | None,
+        serve_stale: bool,
+        observer: Observer | None = None,
+    ) -> None:
         super().__init__()
+        self._observer = observer
         self._generations = generations
         self._redis_url = redis_url
         self._serve_stale = serve_stale
 
     def __missing__(self, spec: CacheSpec[Any]) -> DataCache[Any]:
         cache = self[spec] = DataCache(
-            spec, self._generations, redis_url=self._redis_url, serve_stale=self._serve_stale
+            spec, self._generations, redis_url=self._redis_url, serve_stale=self._serve_stale, observer=self._observer
         )
         return cache
 

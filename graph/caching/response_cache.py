@@ -14,6 +14,7 @@ from graph.caching.generations import GenerationTracker
 from graph.caching.lru import LRU
 from graph.model import ANONYMOUS, Caller
 from graph.postgres.statements import Family
+from graph.telemetry import Observer
 
 MAX_BYTES = 32 * 1024 * 1024
 """Bound of the cache, overhead included, by estimate."""
@@ -69,8 +70,11 @@ class CachedResponse:
 class ResponseCache:
     """Answers by request, bounded in bytes; none is served unless its generations are the confirmed ones."""
 
-    def __init__(self, generations: GenerationTracker, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self, generations: GenerationTracker, *, max_bytes: int = MAX_BYTES, observer: Observer | None = None
+    ) -> None:
         self._generations = generations
+        self._observer = observer
         # keyed, so that no client can construct two requests with one key
         self._secret = secrets.token_bytes(32)
         self._entries: LRU[bytes, CachedResponse] = LRU(lambda _, response: response.size, max_bytes=max_bytes)
@@ -94,9 +98,13 @@ class ResponseCache:
         cached = self._entries.get(key)
         if cached is None or not self._holds(cached.validity):
             self._misses += 1
+            if self._observer:
+                self._observer.cache("responses", "miss", 1)
             return None
         self._entries.move_to_end(key)
         self._hits += 1
+        if self._observer:
+            self._observer.cache("responses", "hit", 1)
         return cached
 
     def _flush(self) -> None:
@@ -117,7 +125,9 @@ class ResponseCache:
         if validity is None or len(body) > MAX_ANSWER or validity.epoch != self._epoch:
             return None
         cached = CachedResponse(body, validity)
-        self._entries.store(key, cached)
+        evicted = self._entries.store(key, cached)
+        if evicted and self._observer:
+            self._observer.cache("responses", "evict", len(evicted))
         return cached
 
     def stats(self) -> CacheStats:

@@ -8,7 +8,6 @@ selects them again finds arrays.
 import asyncio
 import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias, overload
@@ -19,6 +18,7 @@ from graph.caching.generations import GenerationTracker
 from graph.caching.lru import LRU
 from graph.postgres.database import Generation
 from graph.postgres.statements import Family
+from graph.telemetry import Observer
 
 MAX_BYTES = 48 * 1024 * 1024
 """Bound of the cache, by estimate."""
@@ -252,6 +252,8 @@ class ColumnCacheRoot(ObjectSet):
         """Store a column of the root and return the stored one."""
         if entry and key not in self.columns:
             self.counts.misses += 1
+            if self.counts.observer:
+                self.counts.observer.cache("columns", "miss", 1)
             self._entries.store(key, entry)  # of size 0 yet, so that nothing is evicted for it
         return super().store(key, column, entry)
 
@@ -271,26 +273,31 @@ class ColumnCacheRoot(ObjectSet):
             entry.evict()
             self.columns.pop(key, None)
             self.counts.evictions += 1
+            if self.counts.observer:
+                self.counts.observer.cache("columns", "evict", 1)
 
 
-@dataclass(slots=True)
 class Counts:
     """Hits, misses and evictions of the columns of all roots since the start."""
 
-    hits: int = 0
-    misses: int = 0
-    evictions: int = 0
+    __slots__ = ("evictions", "hits", "misses", "observer")
+
+    def __init__(self, observer: Observer | None = None) -> None:
+        self.observer = observer
+        self.hits = self.misses = self.evictions = 0
 
 
 class ColumnCache:
     """The cache of columns: one root, of the confirmed generation."""
 
-    def __init__(self, generations: GenerationTracker, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self, generations: GenerationTracker, *, max_bytes: int = MAX_BYTES, observer: Observer | None = None
+    ) -> None:
         self._generations = generations
         self._max_bytes = max_bytes
         self._epoch = generations.epoch
         self._root: ColumnCacheRoot | None = None
-        self.counts = Counts()
+        self.counts = Counts(observer)
 
     def root(self) -> ColumnCacheRoot | None:
         """Return the root whose columns may be served; None while no generation is confirmed."""

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypeAlias
 import asyncpg
 
 from graph.postgres.database import Generation, ReadResult
+from graph.telemetry import Observer
 
 MAX_KEYS = 500
 """Keys of a shared batch, so that an operation that loads few keys need not wait long for one that loads many.
@@ -115,8 +116,9 @@ class BatchQueue:
     A batch is sent when the event loop has come round twice, after all requests that had arrived by then were heard.
     """
 
-    def __init__(self, read: Read) -> None:
+    def __init__(self, read: Read, observer: Observer | None = None) -> None:
         self._read = read
+        self._observer = observer
         self._next: dict[DataLoader, Batch] = {}
         self._in_flight: set[asyncio.Task[Loaded]] = set()
 
@@ -143,6 +145,8 @@ class BatchQueue:
         if not batch.waiters:
             batch.loaded.cancel()
             return
+        if self._observer:
+            self._observer.batch(loader.statement, len(batch.keys), len(batch.waiters))
         batch.task = task = asyncio.get_running_loop().create_task(self._load(loader, list(batch.keys)))
         self._in_flight.add(task)
         task.add_done_callback(self._in_flight.discard)

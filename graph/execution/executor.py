@@ -204,17 +204,24 @@ class PlanExecution:
             }
         except (Fallback, LimitExceeded):
             return None
-        self._root.counts.hits += len(data)
+        counts = self._root.counts
+        counts.hits += len(data)
+        if counts.observer:
+            counts.observer.cache("columns", "hit", len(data))
         return data
 
     async def execute(self, plan: Plan, value: Any) -> PlanResult:
         """Load the columns of a plan and assemble the root fields."""
         root: ObjectSet = ObjectSet([value]) if self._root is None else self._root
         if self._root:
-            self._root.counts.hits += sum(
-                field is not None and field.key is not None and self._root_key(field) in root.columns
-                for field in plan.fields
-            )
+            keys = [field and field.key for field in plan.fields]
+            if self._caller:
+                keys = [key and (self._caller, key) for key in keys]
+            hits = sum(key in root.columns for key in keys)
+            counts = self._root.counts
+            counts.hits += hits
+            if counts.observer and hits:
+                counts.observer.cache("columns", "hit", hits)
         await self._load([(plan, root)])
         result = PlanResult({}, {})
         for name, field in zip(plan.names, plan.fields, strict=True):
@@ -231,7 +238,7 @@ class PlanExecution:
     def _assemble(self, plan: Plan, field: Field | None, root: ObjectSet) -> Any:
         if field is None:
             return plan.type
-        key = self._root_key(field)
+        key = self._root_key(field) if self._caller and self._root is root else self.key(field)
         if self._root is root:
             self._root.touch(key)
         return assemble(self, field, column_content(self, root, field, key, None), None)[0]
@@ -242,7 +249,7 @@ class PlanExecution:
         for plan, objects in selected:  # which grows meanwhile
             for field in plan.async_fields:
                 try:
-                    key = self._root_key(field) if objects is self._root else self.key(field)
+                    key = self._root_key(field) if self._caller and objects is self._root else self.key(field)
                     column = self.find(objects, field, key)
                 except (Fallback, LimitExceeded):
                     continue  # it is raised again when rows are assembled
@@ -326,8 +333,7 @@ class PlanExecution:
         return field.key if field.key is not None else self._convert(field)[0]
 
     def _root_key(self, field: Field) -> Key:
-        key = self.key(field)
-        return (self._caller, key) if self._caller else key
+        return self._caller, self.key(field)
 
     def _arguments(self, field: Field) -> dict[str, Any]:
         return field.arguments if field.arguments is not None else self._convert(field)[1]

@@ -12,21 +12,22 @@ from graph.execution.columns import ColumnCache
 from graph.execution.dataloaders import BatchQueue
 from graph.postgres.database import Connection, Database, ReadResult
 from graph.settings import Settings
+from graph.telemetry import Observer
 
 
 class Runtime:
     """The state that all operations of a process share."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, observer: Observer | None = None) -> None:
         self.settings = settings
         self.database = database
         self.generations = GenerationTracker()
         self.data_caches = DataCaches(
-            self.generations, redis_url=settings.cache_url, serve_stale=settings.outage == "stale"
+            self.generations, redis_url=settings.cache_url, serve_stale=settings.outage == "stale", observer=observer
         )
-        self.column_cache = ColumnCache(self.generations)
-        self.response_cache = ResponseCache(self.generations)
-        self.batches = BatchQueue(self.read)
+        self.column_cache = ColumnCache(self.generations, observer=observer)
+        self.response_cache = ResponseCache(self.generations, observer=observer)
+        self.batches = BatchQueue(self.read, observer)
         self.prices_lock = asyncio.Lock()
         """A lock on reading closes, so that one read of them can build on another."""
 
@@ -52,10 +53,12 @@ class Runtime:
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings, *, listen: bool = True) -> AsyncIterator[Runtime]:
+async def open_runtime(
+    settings: Settings, *, listen: bool = True, observer: Observer | None = None
+) -> AsyncIterator[Runtime]:
     """Open the database of the settings, and follow its changes; without that nothing is cached."""
-    async with Database(settings.database_url or "") as database:
-        runtime = Runtime(settings, database)
+    async with Database(settings.database_url or "", observer) as database:
+        runtime = Runtime(settings, database, observer)
         listening = asyncio.create_task(runtime.generations.listen(database)) if listen else None
         try:
             yield runtime

@@ -5,12 +5,13 @@ cache to be written over it, and cost each request more.
 """
 
 import logging
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from strawberry import Schema
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 
@@ -29,6 +30,7 @@ from graph.http.responses import (
     status_of,
 )
 from graph.model import ANONYMOUS, Caller
+from graph.telemetry import Observer
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,25 @@ ExecuteFromCache: TypeAlias = Callable[[str, dict[str, Any] | None, str | None, 
 
 class _OperationTimeout(Exception):
     """The operation ran longer than its time limit."""
+
+
+def observed(app: ASGIApp, observer: Observer) -> ASGIApp:
+    """Return an application whose requests an observer is told of."""
+
+    async def observe(scope: Scope, receive: Receive, send: Send) -> None:
+        started, status = time.monotonic(), 0
+
+        async def send_noting(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await app(scope, receive, send_noting)
+        finally:
+            observer.request(status, time.monotonic() - started)
+
+    return observe
 
 
 class GraphQLEndpoint:

@@ -11,6 +11,7 @@ import asyncpg
 
 from graph.errors import DatabaseUnavailable, InvalidArgument
 from graph.postgres.statements import TEXTS, Family
+from graph.telemetry import Observer
 
 POOL_SIZE = 10
 """Maximum connections of a server process, not counting the one that listens."""
@@ -50,7 +51,8 @@ class ReadResult(NamedTuple):
 class Database:
     """A pool of connections to one database, opened as needed."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, observer: Observer | None = None) -> None:
+        self._observer = observer
         self.pooled = False
         """True if the latest connection goes to a pooler, such as pgbouncer, instead of PostgreSQL itself."""
         self._url = url
@@ -224,6 +226,8 @@ class Database:
             if borrowed:
                 await self._release(borrowed)
             raise
+        if self._observer:
+            self._observer.statement(statement, time.monotonic() - sent, len(rows))
         if borrowed and self._waiting:
             await self._release(borrowed)
         elif borrowed:

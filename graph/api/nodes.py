@@ -380,7 +380,7 @@ class Group(Node):
         operation = info.context
         today = await check_day(operation, "since", since)
         if self.day and since > self.day:
-            raise InvalidArgument(f"since: {since} is after {self.day}, the day that the group is request of.")
+            raise InvalidArgument(f"since: {since} is after {self.day}, the day that the group is asked of.")
         known = await operation.load_row("groups_known_since", self.key)
         check_since(self.name, known["since"] if known else None, since)
         rows = await operation.load_rows("member_changes", self.key, since, self.day or today)

@@ -10,7 +10,7 @@ from graph.caching.data_cache import CachedValue, CacheSpec
 from graph.errors import DatabaseUnavailable
 from graph.execution.dataloaders import Batch, BatchQueue, DataLoader, Key
 from graph.execution.runtime import Runtime
-from graph.postgres.database import Connection, Generation, ReadResult
+from graph.postgres.database import Connection, Generation, ReadResult, translated_errors
 
 ATTEMPTS = 3
 """Attempts at an operation whose reads saw different generations; the last one reads one snapshot."""
@@ -61,7 +61,8 @@ class Attempt:
             try:
                 if self._connection is None:
                     self._connection = await self._resources.enter_async_context(self._open_connection())
-                yield self._connection
+                with translated_errors():
+                    yield self._connection
             except Exception as error:
                 self._failed = error
                 raise

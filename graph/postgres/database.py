@@ -195,7 +195,9 @@ class Database:
             try:
                 yield borrowed
             except BaseException:
-                await transaction.rollback()
+                # on a connection that is lost the server rolls back
+                with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+                    await transaction.rollback()
                 raise
             with translated_errors():
                 await transaction.commit()

@@ -43,6 +43,13 @@ class Writes:
             await connection.execute("INSERT INTO forbidden DEFAULT VALUES")
         return True
 
+    @strawberry.mutation
+    async def lose(self, info: Info) -> bool | None:
+        async with info.context.writing() as connection:
+            await connection.execute("UPDATE symbols SET name = 'lost'")
+            await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return True
+
 
 SCHEMA = make_schema(Writes)
 
@@ -108,6 +115,14 @@ async def test_a_commit_that_fails_is_an_error_of_the_field(live: Live) -> None:
     data, errors = await mutate(live, 'mutation { forbid describe(name: "BIG", text: "large") { description } }')
     assert data == {"forbid": None, "describe": {"description": "large"}}
     assert [path for path, _ in errors] == [["forbid"]]
+
+
+async def test_a_lost_connection_is_told_once_and_nothing_is_written(live: Live) -> None:
+    result = await SCHEMA.execute("mutation { lose }", context_value=Operation(live.runtime))
+    assert result.data == {"lose": None}
+    (error,) = result.errors or ()
+    assert (error.path, (error.extensions or {})["code"]) == (["lose"], "DATABASE_UNAVAILABLE")
+    assert await live.writer.fetchval("SELECT count(*) FROM symbols WHERE name = 'lost'") == 0
 
 
 async def test_over_http_it_runs_as_often_as_it_is_sent(live: Live) -> None:

@@ -25,7 +25,7 @@ from graph.api.rotation import RotationQuery
 from graph.api.search import SearchQuery
 from graph.api.status import StatusQuery
 from graph.api.universes import UniverseQuery
-from graph.errors import ErrorCode, GraphError
+from graph.errors import DatabaseUnavailable, ErrorCode, GraphError
 from graph.execution.documents import Document, Documents
 from graph.execution.executor import ColumnExecutor, execute_from_cache, execute_plan
 from graph.execution.limits import Limits, code_errors
@@ -89,7 +89,7 @@ class GraphSchema(strawberry.Schema):
             return known or await execute(OperationKind.QUERY)
 
         try:
-            result = await operation.until_consistent(execute_query)
+            result = _refused_as_unavailable(await operation.until_consistent(execute_query))
         except InvalidOperationTypeError as error:
             # nothing was executed yet
             allowed = set(OperationKind) if allowed_operation_types is None else set(allowed_operation_types)
@@ -143,6 +143,15 @@ class GraphSchema(strawberry.Schema):
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Log nothing here: clients are told of their mistakes, and internal errors are logged under an id."""
+
+
+def _refused_as_unavailable(result: ExecutionResult) -> ExecutionResult:
+    """Return a result, refused as a whole if the database was unavailable to one of its fields."""
+    for error in result.errors or ():
+        if isinstance(error.original_error, DatabaseUnavailable):
+            refusal = GraphQLError(error.message, original_error=error.original_error)
+            return ExecutionResult(data=None, errors=[refusal])
+    return result
 
 
 def _readable(error: GraphQLError) -> GraphQLError:

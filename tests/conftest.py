@@ -164,6 +164,12 @@ class Answer(dict[str, Any]):
 Ask = Callable[..., Awaitable[Answer]]
 
 
+def wrong_part(code: str, position: int, group: str, **choice: list[str]) -> dict[str, Any]:
+    """The extensions of the error of one wrong part of a key, written without spare quotes."""
+    part = {"position": position, "length": len(group), "group": group, **choice}
+    return {"code": code, **part, "parts": [{"code": code, **part}]}
+
+
 def asker(runtime: Runtime) -> Ask:
     """Make a function that runs a query over a runtime."""
 

@@ -229,7 +229,7 @@ async def test_a_statement_that_waits_too_long_is_an_error(market_url: str, monk
             await locker.execute("LOCK TABLE group_memberships")
             answer = (await client.post(f"{site}/graphql", json={"query": '{ stock(symbol: "QQ") { id } }'})).json()
     await locker.close()
-    assert answer["data"] == {"stock": None}
+    assert "data" not in answer
     assert [(error["message"], error["extensions"]["code"]) for error in answer["errors"]] == [
         ("The database did not answer in time; try again.", "DATABASE_UNAVAILABLE")
     ]

@@ -30,17 +30,17 @@ def test_every_type_field_and_argument_is_described() -> None:
 
 CONTRACT = """
 type Query { group(name: String!, type: GroupType): Group
-  groups(type: [GroupType!], search: String, minMembers: Int, maxMembers: Int, orderBy: GroupOrder = NAME_ASC, first: Int, after: String): GroupConnection!
-  stock(symbol: String!): Stock  stocks(symbols: [String!]!): [Stock]!  universe(key: String!): Universe!
-  search(text: String!, first: Int = 20): [SearchHit!]!  overlap(groups: [String!]!): [GroupOverlap!]!
+  groups(type: [GroupType!], search: String, minMembers: Int, maxMembers: Int, orderBy: GroupOrder = NAME_ASC, first: Int, after: String): GroupConnection
+  stock(symbol: String!): Stock  stocks(symbols: [String!]!): [Stock]  universe(key: String!): Universe
+  search(text: String!, first: Int = 20): [SearchHit!]  overlap(groups: [String!]!): [GroupOverlap!]
   sectorRotation(universe: String!, by: GroupType = SECTOR, windows: [Window!] = [DAY, WEEK, MONTH, QUARTER], asOf: Date, membersAsOf: Date,
-                 weighting: Weighting = WEIGHT, benchmark: String): SectorRotation!
-  thresholdBars(universe: String!, threshold: Float = 0.05, sessions: Int = 1, kind: BarKind = DIVERGING, asOf: Date, membersAsOf: Date): ThresholdBars!
-  breadth(universe: String!, asOf: Date, membersAsOf: Date): Breadth!
+                 weighting: Weighting = WEIGHT, benchmark: String): SectorRotation
+  thresholdBars(universe: String!, threshold: Float = 0.05, sessions: Int = 1, kind: BarKind = DIVERGING, asOf: Date, membersAsOf: Date): ThresholdBars
+  breadth(universe: String!, asOf: Date, membersAsOf: Date): Breadth
   node(id: ID!): Node  status: Status! }
 type Group { id: ID! name: String! type: GroupType! description: String environment: Environment! metadata: JSON liquidityFilter: JSON
   createdAt: DateTime updatedAt: DateTime lastUpdate: DateTime memberCount: Int! totalWeight: Float symbols: [String!]!
-  members(first: Int, after: String, orderBy: MemberOrder = WEIGHT_DESC): MembershipConnection! exposure(by: GroupType = SECTOR): [Exposure!]! }
+  members(first: Int, after: String, orderBy: MemberOrder = WEIGHT_DESC): MembershipConnection! exposure(by: GroupType = SECTOR): [Exposure!] }
 type Stock { id: ID! symbol: String! name: String industry: String sector: Group groups(type: [GroupType!]): [Group!]! memberships(type: [GroupType!]): [Membership!]! }
 type Membership { symbol: String! weight: Float rank: Int! addedAt: DateTime updatedAt: DateTime metadata: JSON group: Group! stock: Stock! }
 type MembershipConnection { totalCount: Int! nodes: [Membership!]! edges: [MembershipEdge!]! pageInfo: PageInfo! }

@@ -176,7 +176,7 @@ class BreadthQuery:
         as_of: date | None = None,
         members_as_of: date | None = None,
         environment: Environment | None = None,
-    ) -> ThresholdBars:
+    ) -> ThresholdBars | None:
         """Threshold bars of a universe: its members counted by the size of their change.
 
         Args:
@@ -240,7 +240,7 @@ class BreadthQuery:
         as_of: date | None = None,
         members_as_of: date | None = None,
         environment: Environment | None = None,
-    ) -> Breadth:
+    ) -> Breadth | None:
         """Breadth of a universe by eleven metrics.
 
         Args:

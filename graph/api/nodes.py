@@ -12,9 +12,10 @@ import orjson
 import strawberry
 from strawberry.scalars import JSON
 
+from graph.api.group_names import check_known, resolve_name
 from graph.api.pagination import MAX_PAGE, Connection, page
-from graph.api.point_in_time import check_day, check_known, check_since
-from graph.api.universe_keys import resolve_name
+from graph.api.point_in_time import check_day, check_since
+from graph.api.universe_keys import Name
 from graph.caching.data_cache import CacheSpec
 from graph.errors import InvalidArgument
 from graph.execution.columns import LazyObjects, ObjectSet, UniqueObjects
@@ -330,7 +331,7 @@ class Group(Node):
         return request.connection(members, [row[column] for column in columns], self._count)
 
     @strawberry.field
-    async def exposure(self, info: Info, by: GroupType | None = GroupType.SECTOR) -> list[Exposure]:
+    async def exposure(self, info: Info, by: GroupType | None = GroupType.SECTOR) -> list[Exposure] | None:
         """The share of the group that lies in each group of a type: largest weight first, then by count and name.
 
         Args:
@@ -370,7 +371,7 @@ class Group(Node):
         return await measure_holdings(info.context, held, windows, weighting, as_of or self.day)
 
     @strawberry.field
-    async def changes(self, info: Info, since: date) -> "GroupChanges":
+    async def changes(self, info: Info, since: date) -> "GroupChanges | None":
         """The members that joined, left or were reweighted since the end of a day.
 
         Args:
@@ -574,9 +575,10 @@ class NodesQuery:
         named = environment or operation.environment
         rows = await operation.load_rows("groups_named", name, named, as_of=as_of)
         groups = {GroupName(row["id"], row["name"], row["type"]): row for row in rows if type in (None, row["type"])}
-        chosen = resolve_name(name, list(groups))
+        asked = Name(type, name, length=len(name))
+        chosen = resolve_name(asked, list(groups))
         if chosen is None and as_of:
-            await check_known(operation, name, type, named, as_of)
+            await check_known(operation, [asked], named, as_of)
         return None if chosen is None else Group.of(groups[chosen], as_of)
 
     @strawberry.field
@@ -591,7 +593,7 @@ class NodesQuery:
         first: int | None = None,
         after: str | None = None,
         environment: Environment | None = None,
-    ) -> Connection[Group]:
+    ) -> Connection[Group] | None:
         """The groups of an environment.
 
         Args:
@@ -640,7 +642,7 @@ class NodesQuery:
     @strawberry.field
     async def stocks(
         self, info: Info, symbols: list[str], environment: Environment | None = None
-    ) -> list[Stock | None]:
+    ) -> list[Stock | None] | None:
         """Stocks by their symbols, in the order given; null for each unknown symbol.
 
         Args:

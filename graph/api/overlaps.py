@@ -4,9 +4,9 @@ from itertools import combinations
 
 import strawberry
 
+from graph.api.group_names import find_groups
 from graph.api.nodes import Group
 from graph.api.universe_keys import Name, leaves, parse
-from graph.api.universes import find_groups
 from graph.errors import InvalidArgument
 from graph.execution.operation import Info
 from graph.model import Environment
@@ -38,7 +38,7 @@ class OverlapQuery:
     @strawberry.field
     async def overlap(
         self, info: Info, groups: list[str], environment: Environment | None = None
-    ) -> list[GroupOverlap]:
+    ) -> list[GroupOverlap] | None:
         """Overlaps of every two of the named groups, in the order named.
 
         Args:

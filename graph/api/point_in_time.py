@@ -22,13 +22,6 @@ async def check_day(operation: Operation, argument: str, day: date) -> date:
     return today
 
 
-async def check_known(operation: Operation, name: str, group_type: str | None, environment: str, day: date) -> None:
-    """Raise NoHistory if a group of the name exists, but was not known yet on a day."""
-    rows = await operation.load_rows("names_known_since", name, environment)
-    since = min((row["since"] for row in rows if group_type in (None, row["type"])), default=None)
-    check_since(name, since, day)
-
-
 def check_since(name: str, since: date | None, day: date) -> None:
     """Raise NoHistory for a day before the first known day of a group."""
     if since and day < since:

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import strawberry
 
+from graph.api.group_names import group_names
 from graph.api.nodes import Group, Stock
-from graph.api.universes import Universe, find_universe, group_names, universe_holdings
+from graph.api.universes import Universe, find_universe, universe_holdings
 from graph.errors import InvalidArgument
 from graph.execution.operation import Info, Operation
 from graph.model import Environment, GroupType, Holdings
@@ -257,7 +258,7 @@ class RotationQuery:
         weighting: Weighting | None = Weighting.WEIGHT,
         benchmark: str | None = None,
         environment: Environment | None = None,
-    ) -> SectorRotation:
+    ) -> SectorRotation | None:
         """Rotation of a universe: the groups of its members ranked by change, with trends and top contributors.
 
         Args:

@@ -22,7 +22,7 @@ class SearchQuery:
     @strawberry.field
     async def search(
         self, info: Info, text: str, first: int | None = 20, environment: Environment | None = None
-    ) -> list[SearchHit]:
+    ) -> list[SearchHit] | None:
         """Stocks and groups whose symbol, name or description contains a text, best match first.
 
         Args:

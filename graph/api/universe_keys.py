@@ -7,11 +7,10 @@ canonical form, which does not depend on order, repetition or redundant parenthe
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
-from graph.errors import AmbiguousGroup, InvalidKey, LimitExceeded
-from graph.model import GroupName, GroupType
+from graph.errors import InvalidKey, LimitExceeded
+from graph.model import GroupName
 
 MAX_LENGTH = 4_000
 """Maximum number of characters of a key."""
@@ -24,11 +23,17 @@ _TOKEN = re.compile(r'\s*(?:(?P<sign>[:&()/-])|"(?P<quoted>(?:[^"]|"")+)"|(?P<ba
 _BARE = re.compile(r'[^\s:&\-()/"]+')
 
 
-class Name(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Name:
     """A group as named in a key; `type` is None if the key gives only the name."""
 
     type: str | None
+    """The type in capitals, which may be none that exists."""
     name: str
+    position: int = field(default=1, compare=False)
+    """The place in its key, from 1, with the type if there is one."""
+    length: int = field(default=0, compare=False)
+    """The number of characters, quotes included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,7 @@ class _Parser:
 
     def __init__(self, key: str) -> None:
         self.key = key
+        self.last_end = 0  # of the token before
         self.start = 0  # of the current token
         self.end = 0
         self.token: re.Match[str] | None = None
@@ -88,15 +94,19 @@ class _Parser:
     def advance(self) -> None:
         self.token = _TOKEN.match(self.key, self.end)
         rest = self.key[self.end :]
-        self.start = self.token.start(self.token.lastgroup or 0) if self.token else len(self.key) - len(rest.lstrip())
-        if self.token:
-            self.end = self.token.end()
-        elif rest.strip():
+        self.last_end, self.start = self.end, len(self.key) - len(rest.lstrip())
+        self.end = self.token.end() if self.token else len(self.key)
+        if rest.strip() and not self.token:
             self.fail('has a double quote that is never closed or holds nothing; write " twice for one within a name')
 
     def fail(self, problem: str) -> None:
         position = self.start + 1
-        raise InvalidKey(f"The key {self.key!r} {problem} (at character {position}).", position=position)
+        place = {"position": position, "length": self.end - self.start}
+        raise InvalidKey(
+            f"The key {self.key!r} {problem} (at character {position}).",
+            **place,
+            parts=[{"code": InvalidKey.code.value, **place}],
+        )
 
     def sign(self) -> str | None:
         return self.token["sign"] if self.token else None
@@ -147,14 +157,11 @@ class _Parser:
         start = self.start
         first, quoted = self.name()
         if self.sign() != "/":
-            return Name(None, first)
+            return Name(None, first, start + 1, self.last_end - start)
         if quoted:
             self.fail("has a quoted name before the slash, where only a type such as SECTOR may stand")
-        if first.upper() not in GroupType.__members__:
-            self.start = start
-            self.fail(f"has no such type as {first}; there are {', '.join(sorted(GroupType))}")
         self.advance()
-        return Name(first.upper(), self.name()[0])
+        return Name(first.upper(), self.name()[0], start + 1, self.last_end - start)
 
     def name(self) -> tuple[str, bool]:
         if self.token is None or self.token["sign"]:
@@ -166,7 +173,7 @@ class _Parser:
 
 
 def leaves(expression: Expression) -> Iterator[Name | GroupRef]:
-    """Yield the names and groups in an expression, in the order written."""
+    """Yield the names and groups in an expression."""
     match expression:
         case Name() | GroupRef():
             yield expression
@@ -245,16 +252,12 @@ def evaluate(expression: Expression, members: Mapping[int, frozenset[str]]) -> f
             raise TypeError("only a canonical expression can be evaluated")
 
 
-def resolve_name(name: str, candidates: Sequence[GroupName]) -> GroupName | None:
-    """Return the group that a name means among those whose names are equal but for case; None if there are none.
+def matching(name: Name, groups: Sequence[GroupName]) -> Sequence[GroupName]:
+    """Return the groups that a name may mean among those whose names are equal but for case.
 
-    If all candidates are of one type, the exact spelling wins. Otherwise several candidates raise AmbiguousGroup.
+    If all are of one type, the exact spelling wins.
     """
-    if len({candidate.type for candidate in candidates}) == 1 and len(candidates) > 1:
-        exact = [candidate for candidate in candidates if candidate.name == name]
-        if exact:
-            return exact[0]
-    if len(candidates) > 1:
-        written = sorted(f"{candidate.type}/{write_name(candidate.name)}" for candidate in candidates)
-        raise AmbiguousGroup(f"{name!r} may be {' or '.join(written)}; name one of them.", candidates=written)
-    return candidates[0] if candidates else None
+    found = [group for group in groups if name.type in (None, group.type)]
+    if len(found) > 1 and len({group.type for group in found}) == 1:
+        return [group for group in found if group.name == name.name] or found
+    return found

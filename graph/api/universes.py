@@ -1,92 +1,20 @@
 """Universes: sets of stocks given by a key such as `SPY:QQQ:dow30`."""
 
-import difflib
 from bisect import bisect_right
-from collections.abc import Sequence
 from datetime import date
+from operator import attrgetter
 
 import strawberry
 
+from graph.api.group_names import find_groups
 from graph.api.nodes import UNIVERSES, Group, Stock, stocks_of
 from graph.api.pagination import Connection, page
-from graph.api.point_in_time import check_day, check_known
-from graph.api.universe_keys import (
-    GroupRef,
-    Name,
-    canonicalize,
-    evaluate,
-    leaves,
-    parse,
-    render,
-    resolve_name,
-    write_name,
-)
-from graph.caching.data_cache import CacheSpec
-from graph.errors import UnknownGroup
+from graph.api.point_in_time import check_day
+from graph.api.universe_keys import GroupRef, Name, canonicalize, evaluate, leaves, parse, render
 from graph.execution.dataloaders import Row
 from graph.execution.operation import Info, Operation
-from graph.model import Environment, GroupName, Holdings
+from graph.model import Environment, Holdings
 from graph.prices.performance import DEFAULT_WINDOWS, Weighting, Window, WindowChange, holdings_of, measure_holdings
-
-GROUP_NAMES: CacheSpec[tuple[GroupName, ...]] = CacheSpec(
-    "group_names", deserialize=lambda rows: tuple(GroupName(*row) for row in rows)
-)
-"""The names of all groups of an environment, by the environment."""
-
-MAX_SUGGESTIONS = 3
-"""Maximum number of near matches suggested for an unknown name."""
-
-
-async def group_names(operation: Operation, environment: str, day: date | None) -> tuple[GroupName, ...]:
-    """Return the names of all groups of an environment, current or at the end of a UTC day."""
-    return await operation.cached_rows(
-        GROUP_NAMES, environment, _names_from_rows, "group_names", [(environment,)], as_of=day
-    )
-
-
-async def find_groups(
-    operation: Operation, names: Sequence[Name], environment: str, day: date | None = None
-) -> dict[Name, GroupRef]:
-    """Resolve the names in a key to groups, current or at the end of a UTC day.
-
-    Raises UnknownGroup if a name matches no group, AmbiguousGroup if several, and NoHistory if none as early as that.
-    """
-    directory = await group_names(operation, environment, day)
-    matches_by_name: dict[str, list[GroupName]] = {name.name.casefold(): [] for name in names}
-    for group in directory:
-        matches = matches_by_name.get(group.name.casefold())
-        if matches is not None:
-            matches.append(group)
-    refs: dict[Name, GroupRef] = {}
-    for name in names:
-        matches = matches_by_name[name.name.casefold()]
-        chosen = resolve_name(name.name, [each for each in matches if name.type in (None, each.type)])
-        if chosen is None:
-            if day:
-                await check_known(operation, name.name, name.type, environment, day)
-            raise _unknown_group(name, matches, directory, day)
-        written = write_name(chosen.name)
-        refs[name] = GroupRef(written if len(matches) == 1 else f"{chosen.type}/{written}", chosen.id)
-    return refs
-
-
-def _names_from_rows(answers: list[list[Row]]) -> tuple[GroupName, ...]:
-    return tuple(GroupName(row["id"], row["name"], row["type"]) for row in answers[0])
-
-
-def _unknown_group(
-    name: Name, matches: Sequence[GroupName], directory: Sequence[GroupName], day: date | None
-) -> UnknownGroup:
-    """Build the error for a name; `matches` are the groups of other types with that name."""
-    spelled = {group.name.casefold(): group.name for group in directory if name.type in (None, group.type)}
-    near = [f"{group.type}/{write_name(group.name)}" for group in matches] or [
-        write_name(spelled[close])
-        for close in difflib.get_close_matches(name.name.casefold(), spelled, MAX_SUGGESTIONS)
-    ]
-    written = write_name(name.name) if name.type is None else f"{name.type}/{write_name(name.name)}"
-    hint = f"did you mean {' or '.join(near)}?" if near else "`groups` lists those there are."
-    there = f"On {day} there was" if day else "There is"
-    return UnknownGroup(f"{there} no group {written}; {hint}", group=written, near=near)
 
 
 @strawberry.type
@@ -168,7 +96,7 @@ async def find_universe(
     tree = parse(key)
     if day:
         await check_day(operation, argument, day)
-    names = [leaf for leaf in dict.fromkeys(leaves(tree)) if isinstance(leaf, Name)]
+    names = sorted((leaf for leaf in leaves(tree) if isinstance(leaf, Name)), key=attrgetter("position"))
     expression = canonicalize(tree, await find_groups(operation, names, environment, day))
     refs = tuple(leaf for leaf in dict.fromkeys(leaves(expression)) if isinstance(leaf, GroupRef))
 
@@ -202,7 +130,7 @@ class UniverseQuery:
     @strawberry.field
     async def universe(
         self, info: Info, key: str, environment: Environment | None = None, as_of: date | None = None
-    ) -> Universe:
+    ) -> Universe | None:
         """A set of stocks by its key: `SPY:QQQ` is in either group, `SPY&QQQ` in both, `SPY-QQQ` in the first only.
 
         Args:

@@ -82,7 +82,7 @@ async def test_breadth_counts_what_it_could_measure(priced: Ask) -> None:
 async def test_bars_asked_wrongly_are_told(priced: Ask, arguments: str, message: str) -> None:
     answer = await priced(f'{{ thresholdBars(universe: "BIG", {arguments}) {{ priced }} }}')
     assert answer.without_locations() == {
-        "data": None,
+        "data": {"thresholdBars": None},
         "errors": [
             {"message": message, "path": ["thresholdBars"], "extensions": {"code": "INVALID_ARGUMENT"}},
         ],

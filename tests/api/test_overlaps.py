@@ -54,5 +54,5 @@ async def test_nothing_has_nothing_in_common(ask: Ask) -> None:
 )
 async def test_a_name_of_no_group_or_several_is_an_error(ask: Ask, groups: list[str], code: str, message: str) -> None:
     answer = await ask("query ($groups: [String!]!) { overlap(groups: $groups) { jaccard } }", groups=groups)
-    assert answer["data"] is None
+    assert answer["data"] == {"overlap": None}
     assert [(error["message"], error["extensions"]["code"]) for error in answer["errors"]] == [(message, code)]

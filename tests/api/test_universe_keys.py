@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from graph.api.universe_keys import (
     Expression,
-    GroupName,
     GroupRef,
     Name,
     canonicalize,
@@ -16,10 +15,9 @@ from graph.api.universe_keys import (
     leaves,
     parse,
     render,
-    resolve_name,
     write_name,
 )
-from graph.errors import AmbiguousGroup, InvalidKey, LimitExceeded
+from graph.errors import InvalidKey, LimitExceeded
 
 NAMES = ["SPY", "QQQ", "dow 30", "a:b", 'q"q', "energy"]
 MEMBERS = {
@@ -112,37 +110,42 @@ def test_a_type_stands_before_its_name_in_any_case() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "problem", "position"),
+    ("key", "problem", "position", "length"),
     [
-        ("", "is empty", 1),
-        ("   ", "is empty", 4),
-        ("SPY:", "misses a group's name", 5),
-        (":SPY", "misses a group's name", 1),
-        ("SPY::QQQ", "misses a group's name", 5),
-        ("SPY&-QQQ", "misses a group's name", 5),
-        ("SPY QQQ", "needs one of : & - between two names; a name with white space goes in double quotes", 5),
-        ("(SPY", "misses a closing parenthesis", 5),
-        ("SPY)", "closes a parenthesis that was not opened", 4),
-        ("()", "misses a group's name", 2),
-        ("SPY(QQQ)", "needs one of : & - between two names; a name with white space goes in double quotes", 4),
+        ("", "is empty", 1, 0),
+        ("   ", "is empty", 4, 0),
+        ("SPY:", "misses a group's name", 5, 0),
+        (":SPY", "misses a group's name", 1, 1),
+        ("SPY::QQQ", "misses a group's name", 5, 1),
+        ("SPY&-QQQ", "misses a group's name", 5, 1),
+        ("SPY QQQ", "needs one of : & - between two names; a name with white space goes in double quotes", 5, 3),
+        ("(SPY", "misses a closing parenthesis", 5, 0),
+        ("SPY)", "closes a parenthesis that was not opened", 4, 1),
+        ("()", "misses a group's name", 2, 1),
+        ("SPY(QQQ)", "needs one of : & - between two names; a name with white space goes in double quotes", 4, 1),
         (
             'SPY:"QQQ',
             'has a double quote that is never closed or holds nothing; write " twice for one within a name',
             5,
+            4,
         ),
-        ('""', 'has a double quote that is never closed or holds nothing; write " twice for one within a name', 1),
-        ("ETF/", "misses a group's name", 5),
-        ("/SPY", "misses a group's name", 1),
-        ("ETF/B/C", "may write a type only before a name, as in SECTOR/energy", 6),
-        ('"ETF"/SPY', "has a quoted name before the slash, where only a type such as SECTOR may stand", 6),
-        ("STOCK/SPY", "has no such type as STOCK; there are CUSTOM, ETF, SECTOR, SEGMENT, THEME, UNIVERSE", 1),
+        ('""', 'has a double quote that is never closed or holds nothing; write " twice for one within a name', 1, 2),
+        ("ETF/", "misses a group's name", 5, 0),
+        ("/SPY", "misses a group's name", 1, 1),
+        ("ETF/B/C", "may write a type only before a name, as in SECTOR/energy", 6, 1),
+        ('"ETF"/SPY', "has a quoted name before the slash, where only a type such as SECTOR may stand", 6, 1),
     ],
 )
-def test_a_broken_key_is_told_where(key: str, problem: str, position: int) -> None:
+def test_a_broken_key_is_told_where(key: str, problem: str, position: int, length: int) -> None:
     with pytest.raises(InvalidKey) as caught:
         parse(key)
     assert str(caught.value) == f"The key {key!r} {problem} (at character {position})."
-    assert caught.value.extensions == {"code": "INVALID_KEY", "position": position}
+    place = {"position": position, "length": length}
+    assert caught.value.extensions == {
+        "code": "INVALID_KEY",
+        **place,
+        "parts": [{"code": "INVALID_KEY", **place}],
+    }
 
 
 @pytest.mark.parametrize(
@@ -164,32 +167,13 @@ def test_any_text_is_a_key_or_says_where_it_is_not(text: str) -> None:
     try:
         parse(text)
     except InvalidKey as error:
-        assert 1 <= error.extensions["position"] <= len(text) + 1
+        position, length = error.extensions["position"], error.extensions["length"]
+        assert 1 <= position <= position + length <= len(text) + 1
 
 
-def named(*names: str) -> list[GroupName]:
-    return [GroupName(index, name.partition("/")[2], name.partition("/")[0]) for index, name in enumerate(names)]
-
-
-def test_a_name_means_the_only_group_that_bears_it() -> None:
-    assert resolve_name("spy", named("ETF/SPY")) == GroupName(0, "SPY", "ETF")
-    assert resolve_name("spy", []) is None
-
-
-def test_of_two_in_one_type_the_exact_spelling_wins() -> None:
-    assert resolve_name("Big", named("ETF/BIG", "ETF/Big")) == GroupName(1, "Big", "ETF")
-
-
-@pytest.mark.parametrize(
-    ("name", "candidates", "written"),
-    [
-        ("big", ["ETF/BIG", "ETF/Big"], ["ETF/BIG", "ETF/Big"]),
-        ("energy", ["SECTOR/energy", "CUSTOM/Energy"], ["CUSTOM/Energy", "SECTOR/energy"]),
-        ("a b", ["SECTOR/a b", "CUSTOM/a b"], ['CUSTOM/"a b"', 'SECTOR/"a b"']),
-    ],
-)
-def test_any_other_choice_is_the_askers(name: str, candidates: list[str], written: list[str]) -> None:
-    with pytest.raises(AmbiguousGroup) as caught:
-        resolve_name(name, named(*candidates))
-    assert str(caught.value) == f"{name!r} may be {written[0]} or {written[1]}; name one of them."
-    assert caught.value.extensions == {"code": "AMBIGUOUS_GROUP", "candidates": written}
+@given(keys)
+def test_each_name_is_where_it_says(key: tuple[str, frozenset[str], int]) -> None:
+    text = key[0]
+    for part in leaves(parse(text)):
+        assert isinstance(part, Name)
+        assert text[part.position - 1 : part.position - 1 + part.length] == write_name(part.name)

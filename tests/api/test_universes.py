@@ -1,6 +1,6 @@
 """Universes over the graph: keys to symbols, in one cache entry however they are written."""
 
-from conftest import Ask, Live
+from conftest import Ask, Live, wrong_part
 
 from graph.api.nodes import UNIVERSES
 
@@ -93,12 +93,12 @@ async def test_stocks_come_by_page(ask: Ask) -> None:
 async def test_an_unknown_part_is_named_with_near_matches_and_never_left_out(ask: Ask) -> None:
     answer = await ask("""{ universe(key: "BIG:TECHS") { size } }""")
     assert answer.without_locations() == {
-        "data": None,
+        "data": {"universe": None},
         "errors": [
             {
                 "message": "There is no group TECHS; did you mean TECH or chips?",
                 "path": ["universe"],
-                "extensions": {"code": "UNKNOWN_GROUP", "group": "TECHS", "near": ["TECH", "chips"]},
+                "extensions": wrong_part("UNKNOWN_GROUP", 5, "TECHS", near=["TECH", "chips"]),
             }
         ],
     }
@@ -107,12 +107,12 @@ async def test_an_unknown_part_is_named_with_near_matches_and_never_left_out(ask
 async def test_an_unknown_part_near_to_nothing(ask: Ask) -> None:
     answer = await ask("""{ universe(key: "BIG:Frühstück") { size } }""")
     assert answer.without_locations() == {
-        "data": None,
+        "data": {"universe": None},
         "errors": [
             {
                 "message": "There is no group Frühstück; `groups` lists those there are.",
                 "path": ["universe"],
-                "extensions": {"code": "UNKNOWN_GROUP", "group": "Frühstück", "near": []},
+                "extensions": wrong_part("UNKNOWN_GROUP", 5, "Frühstück", near=[]),
             }
         ],
     }
@@ -121,12 +121,12 @@ async def test_an_unknown_part_near_to_nothing(ask: Ask) -> None:
 async def test_an_unknown_part_of_another_type(ask: Ask) -> None:
     answer = await ask("""{ universe(key: "ETF/chips") { size } }""")
     assert answer.without_locations() == {
-        "data": None,
+        "data": {"universe": None},
         "errors": [
             {
                 "message": "There is no group ETF/chips; did you mean THEME/chips?",
                 "path": ["universe"],
-                "extensions": {"code": "UNKNOWN_GROUP", "group": "ETF/chips", "near": ["THEME/chips"]},
+                "extensions": wrong_part("UNKNOWN_GROUP", 1, "ETF/chips", near=["THEME/chips"]),
             }
         ],
     }
@@ -135,12 +135,12 @@ async def test_an_unknown_part_of_another_type(ask: Ask) -> None:
 async def test_an_ambiguous_part_is_told_with_its_candidates(ask: Ask) -> None:
     answer = await ask("""{ universe(key: "BIG:energy") { size } }""")
     assert answer.without_locations() == {
-        "data": None,
+        "data": {"universe": None},
         "errors": [
             {
                 "message": "'energy' may be CUSTOM/Energy or SECTOR/energy; name one of them.",
                 "path": ["universe"],
-                "extensions": {"code": "AMBIGUOUS_GROUP", "candidates": ["CUSTOM/Energy", "SECTOR/energy"]},
+                "extensions": wrong_part("AMBIGUOUS_GROUP", 5, "energy", candidates=["CUSTOM/Energy", "SECTOR/energy"]),
             }
         ],
     }
@@ -149,12 +149,17 @@ async def test_an_ambiguous_part_is_told_with_its_candidates(ask: Ask) -> None:
 async def test_a_broken_key_is_told_where(ask: Ask) -> None:
     answer = await ask("""{ universe(key: "BIG:") { size } }""")
     assert answer.without_locations() == {
-        "data": None,
+        "data": {"universe": None},
         "errors": [
             {
                 "message": "The key 'BIG:' misses a group's name (at character 5).",
                 "path": ["universe"],
-                "extensions": {"code": "INVALID_KEY", "position": 5},
+                "extensions": {
+                    "code": "INVALID_KEY",
+                    "position": 5,
+                    "length": 0,
+                    "parts": [{"code": "INVALID_KEY", "position": 5, "length": 0}],
+                },
             }
         ],
     }

@@ -180,7 +180,7 @@ _DateTime = strawberry.scalar(
 )
 
 
-def make_schema(mutation: type | None = None) -> GraphSchema:
+def make_schema(mutation: type | None = None, executor: type[ColumnExecutor] = ColumnExecutor) -> GraphSchema:
     """Make the schema, with the docstrings as descriptions, and with mutations where a type of them is given."""
     documents = Documents()
     schema = GraphSchema(
@@ -189,7 +189,7 @@ def make_schema(mutation: type | None = None) -> GraphSchema:
         types=[Stock, Group],
         config=StrawberryConfig(scalar_map={datetime: _DateTime}),
         extensions=[partial(Limits, documents=documents)],
-        execution_context_class=ColumnExecutor,
+        execution_context_class=executor,
     )
     schema.documents = documents
     describe(schema)

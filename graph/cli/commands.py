@@ -16,6 +16,7 @@ import orjson
 from cyclopts import App, CycloptsError, Parameter
 
 from graph.cli.connections import connected, database_url
+from graph.cli.explain import explain, query_of
 from graph.cli.output import JsonReport, TextReport, open_streams, print_error, progress_bar
 from graph.cli.serving import serve
 from graph.errors import StockgraphError
@@ -49,6 +50,7 @@ app = App(
 
 
 app.command(serve)
+app.command(explain)
 
 
 @app.command
@@ -187,23 +189,19 @@ def query(
         text: A universe key, or a GraphQL query, recognized by a brace.
 
     """
-    graphql = "{" in text
+    graphql, variables = query_of(text)
 
     async def run(url: str) -> dict[str, Any]:
         async with open_runtime(replace(settings, database_url=url), listen=False) as runtime:
-            result = await make_schema().execute(
-                text if graphql else "query ($key: String!) { universe(key: $key) { key size symbols } }",
-                variable_values=None if graphql else {"key": text},
-                context_value=Operation(runtime),
-            )
-        if result.errors and (result.data is None or not graphql):
+            result = await make_schema().execute(graphql, variable_values=variables, context_value=Operation(runtime))
+        if result.errors and (result.data is None or variables):
             raise StockgraphError("\n       ".join(error.message for error in result.errors))
         answer: dict[str, Any] = {"data": result.data}
         return answer if not result.errors else {**answer, "errors": [error.formatted for error in result.errors]}
 
     with database_url(settings) as url:
         answer = asyncio.run(run(url))
-    if graphql:
+    if not variables:
         print(orjson.dumps(answer, option=0 if json else orjson.OPT_INDENT_2).decode())
     elif json:
         print(orjson.dumps(answer["data"]["universe"]).decode())

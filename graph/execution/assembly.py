@@ -10,8 +10,8 @@ from operator import mul
 from typing import Any, Protocol
 
 from graph.execution.columns import Column, Content, Dependencies, Key, ListColumn, ObjectColumn, ObjectSet, ValueColumn
-from graph.execution.completion import Fallback, complete_values
-from graph.execution.plans import Field, Plan
+from graph.execution.completion import complete_values
+from graph.execution.plans import Fallback, Field, Plan, failure_of
 
 
 class ColumnSource(Protocol):
@@ -34,7 +34,7 @@ def column_content(
     """Return the content of a column, and charge its cost; raise Fallback if it is not loaded."""
     column = source.find(objects, field, key)
     if column is None:
-        raise Fallback
+        raise Fallback("its columns are not loaded")
     if field.resolver:
         source.charge(column.dependencies, None if times is None else _cost(column.dependencies, times))
     return column.content
@@ -97,7 +97,7 @@ def _attribute(field: Field, objects: ObjectSet) -> Sequence[Any]:
     try:
         return complete_values(field.output_type, objects.values(field.attribute))
     except Exception as error:
-        raise Fallback from error
+        raise failure_of(field, error) from error
 
 
 def _cost(dependencies: Dependencies, times: list[int]) -> int:

@@ -22,14 +22,10 @@ from graph.execution.columns import (
     UniqueObjects,
     ValueColumn,
 )
-from graph.execution.plans import OutputType
+from graph.execution.plans import Fallback, OutputType
 
 _NO_INFO = cast("GraphQLResolveInfo[Any]", None)
 """None of Strawberry's `is_type_of` functions reads it."""
-
-
-class Fallback(Exception):
-    """Something that is left to graphql-core."""
 
 
 def complete(output_type: OutputType, values: Sequence[Any], entry: ColumnCacheEntry | None) -> Content:
@@ -41,12 +37,12 @@ def complete(output_type: OutputType, values: Sequence[Any], entry: ColumnCacheE
     classes = set(map(type, values))
     if NoneType in classes:
         if not output_type.nullable:
-            raise Fallback
+            raise Fallback("a value is null where its type has none")
         classes.remove(NoneType)
     if not output_type.items:
         return _complete_objects(output_type, classes, values, entry)
     if not classes <= {list, tuple, LazyObjects}:
-        raise Fallback
+        raise Fallback("a value is no list")
     end = 0
     offsets = [None if value is None else (end, end := end + len(value)) for value in values]
     lists = [value for value in values if value is not None]
@@ -71,7 +67,7 @@ def complete_values(output_type: OutputType, values: Sequence[Any]) -> Sequence[
         after is Undefined or (after is None) != (before is None) or (after is None and not output_type.nullable)
         for before, after in zip(values, coerced, strict=True)
     ):
-        raise Fallback
+        raise Fallback(f"a value is no {leaf}{'' if output_type.nullable else '!'}")
     return coerced
 
 
@@ -126,4 +122,4 @@ def _type_of(output_type: OutputType, value: Any) -> str:
 def _type_name(output_type: OutputType, of: type) -> str:
     if name := output_type.names.get(of):
         return name
-    raise Fallback
+    raise Fallback(f"an object of {of.__name__} is of none of the types of the field")

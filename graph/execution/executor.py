@@ -34,8 +34,8 @@ from graph.execution.columns import (
     ObjectColumn,
     ObjectSet,
 )
-from graph.execution.completion import Fallback, complete
-from graph.execution.plans import Field, Plan, Plans, Resolver, key_of, make_plan
+from graph.execution.completion import complete
+from graph.execution.plans import Fallback, Field, Plan, Plans, Resolver, failure_of, key_of, make_plan
 from graph.model import Caller
 
 _NO_DEPENDENCIES = Dependencies()
@@ -78,11 +78,14 @@ class _Info(NamedTuple):
 
 
 class PlanResult(NamedTuple):
-    """The root fields that were executed; those in neither part are left to graphql-core."""
+    """The planned root fields, each in one of three parts by its name in the answer."""
 
     done: dict[str, Any]
+    """The values of the fields that were executed."""
     over_limit: dict[str, LimitExceeded]
     """The errors of the fields that exceeded the budget."""
+    left: dict[str, str]
+    """The reasons why fields are left to graphql-core."""
 
 
 class _RolledBack(Exception):
@@ -114,13 +117,9 @@ class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
         plan = make_plan(self, root_type, grouped_field_set)
         if self._plans:
             self._plans.store(self.variable_values, plan)
-        if not any(plan.fields):
-            return standard(root_type, root_value, grouped_field_set, serially, new_defer_usages)
 
         async def execute() -> dict[str, Any]:
-            done, over_limit = self._result or await execute_plan(
-                plan, self.context_value, self.variable_values, root_value
-            )
+            done, over_limit, _ = self._result or await self.execute_plan(plan, root_value)
             for name, error in over_limit.items():
                 details = grouped_field_set[name]
                 of = cast("GraphQLField", self.schema.get_field(root_type, details[0].node.name.value)).type
@@ -133,6 +132,10 @@ class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
             return {name: done[name] for name in grouped_field_set if name in done}
 
         return execute()
+
+    async def execute_plan(self, plan: Plan, root_value: Any) -> PlanResult:
+        """Execute the root fields of a plan."""
+        return await execute_plan(plan, self.context_value, self.variable_values, root_value)
 
     async def _execute_mutation(
         self, root_type: GraphQLObjectType, root_value: Any, grouped_field_set: dict[str, list[FieldDetails]]
@@ -223,13 +226,14 @@ class PlanExecution:
             if counts.observer and hits:
                 counts.observer.cache("columns", "hit", hits)
         await self._load([(plan, root)])
-        result = PlanResult({}, {})
+        result = PlanResult({}, {}, {})
         for name, field in zip(plan.names, plan.fields, strict=True):
             before = self._context.objects
             try:
                 result.done[name] = self._assemble(plan, field, root)
-            except Fallback:
+            except Fallback as reason:
                 self._context.objects = before
+                result.left[name] = str(reason)
             except LimitExceeded as error:
                 self._context.objects = before
                 result.over_limit[name] = error
@@ -299,7 +303,7 @@ class PlanExecution:
             entry = objects.entry_for(key, dependencies) if objects.entry and len(repr(key)) <= MAX_KEY else None
             column = Column(complete(field.output_type, values, entry), dependencies)
             if len(values) != len(objects):
-                column = Fallback()
+                column = Fallback(f"{len(values)} values for {len(objects)} objects")
             elif objects.entry is None or entry:
                 column = objects.store(key, column, entry)
         except Exception as error:  # noqa: BLE001 - graphql-core meets it again and reports it
@@ -345,7 +349,7 @@ class PlanExecution:
                 arguments = cast("Resolver", field.resolver).arguments(self._variables)
                 converted = key_of(field.attribute, arguments), arguments
             except Exception as error:
-                raise Fallback from error
+                raise failure_of(field, error) from error
             self._converted[id(field)] = converted
         return converted
 
@@ -364,7 +368,7 @@ class PlanExecution:
         if isinstance(found[1], LimitExceeded):
             raise found[1]
         if isinstance(found[1], Exception):
-            raise Fallback
+            raise failure_of(field, found[1])
         return found[1]
 
     def _derive(self, objects: ObjectSet, field: Field, key: Key) -> Column:
@@ -382,7 +386,7 @@ class PlanExecution:
                 values = [resolver.call(each, **arguments) for each in objects]
             column = Column(complete(field.output_type, values, entry), _NO_DEPENDENCIES)
         except Exception as error:
-            raise Fallback from error
+            raise failure_of(field, error) from error
         return column if objects is self._root else objects.store(key, column, entry)
 
 

@@ -61,9 +61,9 @@ class Operation:
 
     def fork(self) -> "Operation":
         """Return a context that loads one column: it shares everything but its dependencies and its cost."""
-        fork = Operation.__new__(Operation)
+        fork = object.__new__(type(self))
         fork.runtime, fork.statements, fork.generations = self.runtime, self.statements, set()
-        fork.caller, fork._attempt, fork._is_fork = self.caller, self._attempt, True  # noqa: SLF001 - of the same class
+        fork.caller, fork._attempt, fork._is_fork = self.caller, self._attempt, True
         return fork
 
     @property

@@ -55,6 +55,11 @@ _NATIVE_OUTPUTS: dict[Any, type] = {GraphQLString: str, GraphQLBoolean: bool, Gr
 _UNCOERCED_INPUTS: dict[Any, type] = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}
 """Scalars whose input values coercion does not change, with the class of the values."""
 
+
+class Fallback(Exception):
+    """A reason to leave a root field to graphql-core."""
+
+
 BatchResolver: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
 
 
@@ -146,6 +151,8 @@ class Plan(NamedTuple):
     fields: tuple[Field | None, ...]
     complete: bool = True
     """False if some fields are left to graphql-core."""
+    left: Mapping[str, str] = {}
+    """The reasons why fields are left to graphql-core, by their names in the answer."""
     has_resolvers: bool = True
     """True if one of its fields, or of those below, has a resolver, whose cost is charged."""
     async_fields: tuple[Field, ...] = ()
@@ -227,39 +234,38 @@ class _Conditions(Visitor):
 def make_plan(executor: Executor[Any], of: GraphQLObjectType, grouped: Mapping[str, list[FieldDetails]]) -> Plan:
     """Plan the fields that were collected for an object type, leaving out those that only graphql-core can execute."""
     fields: dict[str, Field | None] = {}
+    left: dict[str, str] = {}
     for name, details in grouped.items():
-        if details[0].node.name.value == "__typename":
-            fields[name] = None
-        elif field := _field(executor, of, details):
-            fields[name] = field
+        try:
+            fields[name] = _field(executor, of, details)
+        except Fallback as reason:
+            left[name] = str(reason)
     has_resolvers = any(field and (field.resolver or field.has_resolvers) for field in fields.values())
     async_fields = tuple(field for field in fields.values() if field and field.waits)
-    return Plan(
-        of.name, tuple(fields), tuple(fields.values()), len(fields) == len(grouped), has_resolvers, async_fields
-    )
+    return Plan(of.name, tuple(fields), tuple(fields.values()), not left, left, has_resolvers, async_fields)
+
+
+def failure_of(field: Field, error: Exception) -> Fallback:
+    """Return the reason to leave a root field to graphql-core if there was an error at a field below it."""
+    reason = str(error) if isinstance(error, Fallback) else f"{type(error).__name__} ({error})"
+    return Fallback(f"{field.attribute}: {reason}")
 
 
 def _field(executor: Executor[Any], of: GraphQLObjectType, details: list[FieldDetails]) -> Field | None:
-    """Plan a field; return None if only graphql-core can execute it."""
-    definition = executor.schema.get_field(of, details[0].node.name.value)
-    field = definition and definition.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
-    if not definition or not isinstance(field, StrawberryField) or field.extensions:
+    """Plan a field, None for `__typename`; raise Fallback if only graphql-core can execute it."""
+    name = details[0].node.name.value
+    if name == "__typename":
         return None
+    definition = executor.schema.get_field(of, name)
+    field = definition and definition.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
+    if not definition or not isinstance(field, StrawberryField):
+        raise Fallback(f"{name}: introspection")
+    if field.extensions:
+        raise Fallback(f"{name}: a field with extensions")
     output_type = _output_type(executor, definition.type)
-    resolver = None
-    if not getattr(definition.resolve, "_is_default", False):
-        resolver = _resolver(executor, definition, field, details[0])
-        if resolver is None:
-            return None
-    plans: dict[str, Plan] = {}
-    for each in _types(output_type):
-        try:
-            grouped, defer_usages, _ = executor.collect_subfields(each, details)
-        except GraphQLError:
-            return None
-        plans[each.name] = plan = make_plan(executor, each, grouped)
-        if defer_usages or not plan.complete:
-            return None
+    plain = getattr(definition.resolve, "_is_default", False)
+    resolver = None if plain else _resolver(executor, definition, field, details[0])
+    plans = {each.name: _plan_below(executor, each, details) for each in _types(output_type)}
     arguments: dict[str, Any] | None = {}
     key: Key | None = field.python_name
     if resolver:
@@ -269,11 +275,25 @@ def _field(executor: Executor[Any], of: GraphQLObjectType, details: list[FieldDe
             try:
                 arguments = resolver.arguments(executor.variable_values)
                 key = key_of(field.python_name, arguments)
-            except Exception:  # noqa: BLE001 - graphql-core reports it
-                return None
+            except Exception as error:
+                raise Fallback(f"{name}: arguments that it does not take ({error})") from error
     has_resolvers = any(plan.has_resolvers for plan in plans.values())
     waits = bool(resolver and resolver.waits) or any(plan.async_fields for plan in plans.values())
     return Field(field.python_name, output_type, plans, resolver, arguments, key, has_resolvers, waits)
+
+
+def _plan_below(executor: Executor[Any], of: GraphQLObjectType, details: list[FieldDetails]) -> Plan:
+    """Plan all that is selected of a type of a field's objects."""
+    try:
+        grouped, defer_usages, _ = executor.collect_subfields(of, details)
+    except GraphQLError as error:
+        raise Fallback(f"{details[0].node.name.value}: a selection that is wrong ({error.message})") from error
+    plan = make_plan(executor, of, grouped)
+    if defer_usages:
+        raise Fallback(f"{details[0].node.name.value}: a part that is deferred")
+    for reason in plan.left.values():
+        raise Fallback(reason)
+    return plan
 
 
 def _output_type(executor: Executor[Any], of: GraphQLOutputType) -> OutputType:
@@ -291,10 +311,12 @@ def _output_type(executor: Executor[Any], of: GraphQLOutputType) -> OutputType:
 
 def _resolver(
     executor: Executor[Any], definition: GraphQLField, field: StrawberryField, details: FieldDetails
-) -> Resolver | None:
+) -> Resolver:
     resolver = field.base_resolver
-    if not resolver or not resolver.self_parameter or resolver.parent_parameter or details.fragment_variable_values:
-        return None
+    if not resolver or not resolver.self_parameter or resolver.parent_parameter:
+        raise Fallback(f"{field.python_name}: a resolver without `self`, or with a `parent`")
+    if details.fragment_variable_values:
+        raise Fallback(f"{field.python_name}: variables of a fragment")
     schema = executor.schema.extensions[GraphQLCoreConverter.DEFINITION_BACKREF]
     node, hide_suggestions = details.node, executor.hide_suggestions
 

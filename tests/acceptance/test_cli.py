@@ -626,6 +626,7 @@ def test_commands_end_as_ever_where_nobody_reads(market_url: str, tmp_path: Path
     for arguments, code in (
         (["query", "top3"], 0),
         (["query", "{ status { version } }", "--json"], 0),
+        (["explain", "top3"], 0),
         (["check"], 1),
         (["init"], 0),
         (["migrate-cache-entries", str(tmp_path / "entries.json")], 0),
@@ -753,6 +754,47 @@ def test_query_prints_symbols_json_or_an_answer(market_url: str) -> None:
     assert run("query", "top3-top3", DATABASE_URL=market_url, CACHE_URL="").stdout == ""
     elsewhere = run("query", "BIG", DATABASE_URL=market_url, STOCKGRAPH_ENVIRONMENT="TEST")
     assert elsewhere.stdout == "AAPL\n"
+
+
+def test_explain_draws_the_plan_the_statements_and_the_cost(market_url: str) -> None:
+    query = """query ($n: Int) { group(name: "BIG", type: ETF) { members(first: $n) { nodes { stock { symbol } } } } }"""
+    done = run("explain", query, "--variables", '{"n": 2}', DATABASE_URL=market_url)
+    assert done.returncode == 0
+    assert re.sub(r"\d+\.\d ms", "- ms", done.stdout) == (
+        'group(name: "BIG", type: ETF)              1 Group                 cost 1  groups_named (1 key)\n'
+        "  members(first: 2, orderBy: WEIGHT_DESC)  1 MembershipConnection  cost 3  members_by_weight (1 key)\n"
+        "    nodes                                  2 Membership\n"
+        "      stock                                2 Stock\n"
+        "        symbol                             2 String\n"
+        "\n"
+        "groups_named       1 row  - ms\n"
+        "members_by_weight  1 row  - ms\n"
+        "\n"
+        "cost: 4 of 100,000 objects\n"
+    )
+
+
+def test_explain_tells_what_falls_back_and_why_before_the_error(market_url: str) -> None:
+    done = run("explain", "BIG:nope", DATABASE_URL=market_url)
+    reason = "There is no group nope; `groups` lists those there are."
+    assert (done.returncode, done.stderr) == (1, f"error: {reason}\n")
+    assert done.stdout.startswith(
+        f"universe  falls back: universe: UnknownGroup ({reason})\nby graphql-core: group_names (1 key)\n\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["{ nothing }"], "error: Cannot query field 'nothing' on type 'Query'."),
+        (["mutation { write }"], "error: Only queries are explained, since explaining runs them."),
+        (["SPY", "--variables", "3"], "error: --variables: '3' is no JSON object, such as {\"key\": \"SPY\"}."),
+        (["SPY", "--variables", "{"], "error: --variables: '{' is no JSON object, such as {\"key\": \"SPY\"}."),
+    ],
+)
+def test_what_cannot_be_explained_is_one_line(market_url: str, arguments: list[str], line: str) -> None:
+    done = run("explain", *arguments, DATABASE_URL=market_url)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", line + "\n")
 
 
 def test_what_a_person_did_wrong_is_one_line_and_an_exit_code(market_url: str) -> None:
@@ -893,7 +935,7 @@ def test_the_schema_that_is_exported_is_the_one_that_is_committed() -> None:
 
 def test_help_teaches_every_command() -> None:
     overview = run("--help").stdout
-    for command in ("serve", "init", "load", "query", "check", "export-schema", "migrate-cache-entries"):
+    for command in ("serve", "init", "load", "query", "explain", "check", "export-schema", "migrate-cache-entries"):
         assert command in overview
         shown = run(command, "--help")
         assert shown.returncode == 0

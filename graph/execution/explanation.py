@@ -61,7 +61,7 @@ class ExplainedOperation(Operation):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.loads: list[Load] = []
-        """What was loaded with this context: for one column, or by graphql-core."""
+        """The loads of this context: those of one column, or those of graphql-core."""
 
     def fork(self) -> "ExplainedOperation":
         """Return a context to load one column with, whose own forks load for the same column."""

@@ -33,6 +33,13 @@ UNREACHABLE = re.compile(
 """A failure of the network or of the registry; the build goes on without GraphiQL after these alone."""
 
 
+NOTICES = """# Notices of third parties
+
+stockgraph contains the following works of others. GraphiQL's packages without a text of their own (`@graphiql/...`) are
+under the text of `graphiql`, `react-compiler-runtime` is under that of `react`, all of the same authors.
+"""
+
+
 def digest(root: Path, files: Iterable[Path], *more: str) -> str:
     """Hash the names and contents of files, and further text."""
     lines = (f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.relative_to(root)}" for path in sorted(files))
@@ -82,6 +89,25 @@ class Build(BuildHookInterface[BuilderConfig]):
             self.make_facts()
         if not self.pages_are_made():
             self.make_pages()
+        self.notices.write_text(self.third_party_notices(), encoding="utf-8")
+
+    @property
+    def notices(self) -> Path:
+        """File of the notices of third parties whose work the wheel contains."""
+        return Path(self.root, "graph", "THIRD_PARTY_NOTICES.md")
+
+    def third_party_notices(self) -> str:
+        """Return the notices of the demo's facts and of the pages, where there are pages."""
+        parts = [NOTICES]
+        parts += [
+            f"## {source['package']}\n\nGathered from {source['gathered_from']}.\n\n{source['licence']}"
+            for source in json.loads(self.facts.read_bytes())["sources"]
+        ]
+        licences = self.web / "dist" / "licenses.md"
+        if licences.exists():
+            _, _, pages = licences.read_text(encoding="utf-8").partition("\n## ")
+            parts.append(f"## {pages}")
+        return "\n".join(parts)
 
     @property
     def facts(self) -> Path:
@@ -145,6 +171,9 @@ class Build(BuildHookInterface[BuilderConfig]):
                 return
             self.check(installed, "npm ci")
             self.check(run(*node, "node_modules/vite/bin/vite.js", "build", folder=copy), "vite build")
+            monaco = (copy / "node_modules" / "monaco-editor" / "ThirdPartyNotices.txt").read_text(encoding="utf-8")
+            with (copy / "dist" / "licenses.md").open("a", encoding="utf-8") as licences:
+                licences.write(f"\n## Third parties within monaco-editor\n\n```\n{monaco}```\n")
             dist = self.web / "dist"
             shutil.rmtree(dist, ignore_errors=True)
             shutil.copytree(copy / "dist", dist)

@@ -6,6 +6,8 @@ import re
 import pytest
 from conftest import SCHEMA, Live
 from graphql import GraphQLInterfaceType, GraphQLObjectType, build_schema, print_schema
+from graphql.utilities import find_schema_changes
+from schema_changes import unannounced
 
 
 def test_every_type_field_and_argument_is_described() -> None:
@@ -121,3 +123,17 @@ async def test_a_clients_mistake_is_told_to_it_and_not_to_the_log(live: Live, ca
     assert [error["extensions"]["code"] for error in answer["errors"]] == ["GRAPHQL_VALIDATION_FAILED"]
     await live.ask('{ universe(key: "NOPE") { size } }')
     assert caplog.records == []
+
+
+def test_only_what_was_deprecated_may_break_clients() -> None:
+    before = build_schema(
+        """type Query { a(x: Int, y: Int @deprecated): Int! b: Int @deprecated d(i: I): E t: T @deprecated }
+        enum E { A B @deprecated } input I { x: Int y: Int @deprecated } type T { x: Int @deprecated }"""
+    )
+    after = build_schema("type Query { a: Int d(i: I, j: Int): E c: Int } enum E { A C } input I { x: Int z: Int! }")
+    found = unannounced(before, find_schema_changes(before, after))
+    assert [change.description for change in found] == [
+        "Argument Query.a(x:) was removed.",
+        "Field Query.a changed type from Int! to Int.",
+        "A required field I.z was added.",
+    ]

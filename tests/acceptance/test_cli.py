@@ -757,7 +757,9 @@ def test_query_prints_symbols_json_or_an_answer(market_url: str) -> None:
 
 
 def test_explain_draws_the_plan_the_statements_and_the_cost(market_url: str) -> None:
-    query = """query ($n: Int) { group(name: "BIG", type: ETF) { members(first: $n) { nodes { stock { symbol } } } } }"""
+    query = (
+        """query ($n: Int) { group(name: "BIG", type: ETF) { members(first: $n) { nodes { stock { symbol } } } } }"""
+    )
     done = run("explain", query, "--variables", '{"n": 2}', DATABASE_URL=market_url)
     assert done.returncode == 0
     assert re.sub(r"\d+\.\d ms", "- ms", done.stdout) == (
@@ -788,8 +790,8 @@ def test_explain_tells_what_falls_back_and_why_before_the_error(market_url: str)
     [
         (["{ nothing }"], "error: Cannot query field 'nothing' on type 'Query'."),
         (["mutation { write }"], "error: Only queries are explained, since explaining runs them."),
-        (["SPY", "--variables", "3"], "error: --variables: '3' is no JSON object, such as {\"key\": \"SPY\"}."),
-        (["SPY", "--variables", "{"], "error: --variables: '{' is no JSON object, such as {\"key\": \"SPY\"}."),
+        (["SPY", "--variables", "3"], 'error: --variables: \'3\' is no JSON object, such as {"key": "SPY"}.'),
+        (["SPY", "--variables", "{"], 'error: --variables: \'{\' is no JSON object, such as {"key": "SPY"}.'),
     ],
 )
 def test_what_cannot_be_explained_is_one_line(market_url: str, arguments: list[str], line: str) -> None:

@@ -50,7 +50,13 @@ from graph.execution.columns import Key, ObjectSet
 
 _SCALARS = {GraphQLString, GraphQLInt, GraphQLFloat, GraphQLBoolean, GraphQLID}
 """Scalars whose variables Strawberry passes to resolvers unchanged."""
-_NATIVE_OUTPUTS: dict[Any, type] = {GraphQLString: str, GraphQLBoolean: bool, GraphQLFloat: float, GraphQLInt: int}
+_NATIVE_OUTPUTS: dict[Any, type] = {
+    GraphQLString: str,
+    GraphQLID: str,
+    GraphQLBoolean: bool,
+    GraphQLFloat: float,
+    GraphQLInt: int,
+}
 """Classes of values that are sent unchanged, by their scalar."""
 _UNCOERCED_INPUTS: dict[Any, type] = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}
 """Scalars whose input values coercion does not change, with the class of the values."""

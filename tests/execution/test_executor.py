@@ -188,6 +188,7 @@ class Leaf(Named):
     weight: float | None
     count: int
     colour: Colour
+    code: strawberry.ID
     flag: bool | None = None
 
 
@@ -209,7 +210,7 @@ class ColumnCacheEntry:
 
 
 def leaf(**changes: Any) -> Leaf:
-    return Leaf(**({"name": "a", "weight": 0.5, "count": 1, "colour": Colour.RED, "flag": True} | changes))
+    return Leaf(**({"name": "a", "weight": 0.5, "count": 1, "colour": Colour.RED, "code": "c", "flag": True} | changes))
 
 
 CASES: dict[str, list[Any]] = {
@@ -232,6 +233,10 @@ CASES: dict[str, list[Any]] = {
     "a number for a text": [leaf(name=5), leaf()],
     "a text for a number": [leaf(count="x"), leaf()],
     "true for a number": [leaf(count=True), leaf()],
+    "numbers for an ID": [leaf(code=5), leaf(code=2.0), leaf()],
+    "true for an ID": [leaf(code=True), leaf()],
+    "an object that writes itself as an ID": [leaf(code=Colour.RED), leaf()],
+    "null for an ID": [leaf(), leaf(code=None)],
 }
 
 
@@ -240,10 +245,11 @@ CASES: dict[str, list[Any]] = {
 @pytest.mark.parametrize(
     "selected",
     [
-        "name weight count colour flag",
+        "name weight count colour code flag",
         "__typename n: name n2: name",
         "weight",
         "count colour",
+        "code",
         "... on Named { name } flag",
     ],
 )
@@ -278,6 +284,39 @@ async def test_unusual_rows_are_completed_by_the_standard_rules(case: str, selec
             )
             results.append((result.data, [(error.path, error.message) for error in result.errors or ()]))
         assert results[0] == results[1], query
+
+
+@pytest.mark.parametrize(("field", "coerces"), [("code", False), ("time", True)])
+async def test_texts_are_sent_as_ids_without_coercion_and_moments_are_coerced(
+    field: str, monkeypatch: pytest.MonkeyPatch, *, coerces: bool
+) -> None:
+    @strawberry.type
+    class Coded:
+        code: strawberry.ID
+        time: datetime
+
+    @strawberry.type
+    class Query:
+        @strawberry.field
+        def items(self) -> list[Coded]:
+            return [Coded(code=strawberry.ID("a"), time=datetime(2026, 1, 31, tzinfo=UTC))]
+
+    schema = strawberry.Schema(Query, execution_context_class=ColumnExecutor)
+    of: Any = schema._schema.type_map["ID" if field == "code" else "DateTime"]  # noqa: SLF001
+    coerced: list[Any] = []
+    coerce = of.coerce_output_value
+
+    def noting(value: Any) -> Any:
+        coerced.append(value)
+        return coerce(value)
+
+    monkeypatch.setattr(of, "coerce_output_value", noting)
+    result = await schema.execute(f"{{ items {{ {field} }} }}", context_value=Alone())
+    assert (result.data, result.errors) == (
+        {"items": [{field: "2026-01-31T00:00:00+00:00" if coerces else "a"}]},
+        None,
+    )
+    assert bool(coerced) == coerces
 
 
 async def test_a_key_is_sent_once_whether_it_is_answered_under_way_or_an_error(

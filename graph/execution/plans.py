@@ -45,6 +45,7 @@ from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.arguments import convert_arguments
 from strawberry.types.field import StrawberryField
 from strawberry.types.info import Info
+from strawberry.utils.str_converters import to_camel_case
 
 from graph.execution.columns import Key, ObjectSet
 
@@ -254,7 +255,7 @@ def make_plan(executor: Executor[Any], of: GraphQLObjectType, grouped: Mapping[s
 def failure_of(field: Field, error: Exception) -> Fallback:
     """Return the reason to leave a root field to graphql-core if there was an error at a field below it."""
     reason = str(error) if isinstance(error, Fallback) else f"{type(error).__name__} ({error})"
-    return Fallback(f"{field.attribute}: {reason}")
+    return Fallback(f"{to_camel_case(field.attribute)}: {reason}")
 
 
 def _field(executor: Executor[Any], of: GraphQLObjectType, details: list[FieldDetails]) -> Field | None:
@@ -320,9 +321,9 @@ def _resolver(
 ) -> Resolver:
     resolver = field.base_resolver
     if not resolver or not resolver.self_parameter or resolver.parent_parameter:
-        raise Fallback(f"{field.python_name}: a resolver without `self`, or with a `parent`")
+        raise Fallback(f"{details.node.name.value}: a resolver without `self`, or with a `parent`")
     if details.fragment_variable_values:
-        raise Fallback(f"{field.python_name}: variables of a fragment")
+        raise Fallback(f"{details.node.name.value}: variables of a fragment")
     schema = executor.schema.extensions[GraphQLCoreConverter.DEFINITION_BACKREF]
     node, hide_suggestions = details.node, executor.hide_suggestions
 

@@ -59,6 +59,8 @@ async def test_what_rests_on_more_than_the_groups_is_read_each_time(live: Live) 
         '{ stock(symbol: "AAPL") { performance(windows: [DAY]) { change } } }',
         '{ breadth(universe: "TECH") { members } }',
     ):
+        # the plan is stored when a text is asked again
+        await live.ask(query)
         await live.ask(query)
         kept = live.runtime.column_cache.stats().entries
         assert SCHEMA.execute_from_cache(query, None, None, Operation(live.runtime)) is None

@@ -106,6 +106,8 @@ class GraphSchema(strawberry.Schema):
         if result.errors:
             code_errors(result.errors)
             result.errors = [_readable(error) for error in result.errors]
+        if (operation_extensions or {}).get("cost") is True:
+            result.extensions = {**(result.extensions or {}), "cost": operation.cost}
         if operation.stale:
             confirmed = operation.runtime.generations.confirmed_at
             result.extensions = {

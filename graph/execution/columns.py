@@ -184,6 +184,12 @@ class ObjectSet(Sequence[Any]):
         return objects.first(name) if type(objects) is LazyObjects else getattr(objects[0], name)
 
     @property
+    def of(self) -> type:
+        """The class of the objects."""
+        objects = self._objects
+        return objects.of if type(objects) is LazyObjects else type(objects[0])
+
+    @property
     def footprint(self) -> int:
         """Estimated bytes of the objects."""
         return len(self) * (LAZY_OBJECT_BYTES if type(self._objects) is LazyObjects else OBJECT_BYTES)

@@ -205,7 +205,7 @@ class GraphQLEndpoint:
         self, request: GraphQLRequest, caller: Caller, address: str
     ) -> tuple[Payload, Any, bytes] | None:
         """Return the payload, context and body of a query whose data are all cached, or None."""
-        if self._execute_from_cache is None:
+        if self._execute_from_cache is None or request.extensions:
             return None
         context = self._make_context(caller, address)
         data = self._execute_from_cache(request.query, request.variables, request.operation_name, context)
@@ -239,6 +239,7 @@ class GraphQLEndpoint:
                 context_value=context,
                 operation_name=request.operation_name,
                 allowed_operation_types=allowed,
+                operation_extensions=request.extensions,
             )
         except CannotGetOperationTypeError:
             name = request.operation_name

@@ -55,6 +55,7 @@ class GraphQLRequest(NamedTuple):
     query: str
     operation_name: str | None
     variables: dict[str, Any] | None
+    extensions: dict[str, Any] | None = None
 
 
 def parse_request(text: bytes, method: str) -> GraphQLRequest:
@@ -115,4 +116,4 @@ def _check_parameters(parameters: object, length: int) -> GraphQLRequest:
             400, "The variables are nested more than 250 levels deep.", ErrorCode.LIMIT_EXCEEDED
         ) from error
     # an empty operationName in a query string means none
-    return GraphQLRequest(query, parameters.get("operationName") or None, variables)
+    return GraphQLRequest(query, parameters.get("operationName") or None, variables, parameters.get("extensions"))

@@ -22,6 +22,7 @@ from graph.cli.connections import connected, database_url
 from graph.cli.output import err, progress_bar
 from graph.errors import DatabaseUnavailable, StockgraphError
 from graph.http.assets import DIST
+from graph.http.origins import listening_hosts
 from graph.loading.demo import demo_groups
 from graph.loading.group_writer import GroupRefused, load_groups
 from graph.model import GroupType
@@ -59,7 +60,7 @@ def serve(
     with database_url(settings) as url:
         if settings.database_url is None:
             asyncio.run(_prepare_embedded(url, settings, demo=demo))
-        served = replace(settings, database_url=url)
+        served = replace(settings, database_url=url, allow_host=(*settings.allow_host, *listening_hosts(host)))
         contents = asyncio.run(_check_tables(served))
         _print_start(host, port, settings, contents)
         if workers == 1:

@@ -229,6 +229,9 @@ async def test_post(post: Send):
         "vary": "accept",
         "cache-control": "no-store",
         "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+        "cross-origin-resource-policy": "same-origin",
+        "content-security-policy": "frame-ancestors 'none'",
     }
 
 

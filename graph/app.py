@@ -3,6 +3,7 @@
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from graph.http.assets import graphiql_page, page_routes
 from graph.http.endpoint import GraphQLEndpoint, observed
 from graph.http.origins import ORIGIN_HEADERS, Hosts, Origins
 from graph.http.requests import METHODS
+from graph.postgres.embedded import database_url
 from graph.schema import make_schema
 from graph.settings import Settings
 from graph.telemetry import Observer
@@ -69,18 +71,19 @@ def create_app(settings: Settings, observer: Observer | None = None) -> Starlett
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         nonlocal runtime
-        async with open_runtime(settings, observer=observer) as runtime:
-            # objects made by now live as long as the process, and need no garbage collection
-            gc.collect()
-            gc.freeze()
-            thresholds = gc.get_threshold()
-            # a response is hundreds of objects, which reference counting frees before a collection is due
-            gc.set_threshold(20_000, *thresholds[1:])
-            try:
-                yield
-            finally:
-                gc.set_threshold(*thresholds)
-                gc.unfreeze()
+        with database_url(settings) as url:
+            async with open_runtime(replace(settings, database_url=url), observer=observer) as runtime:
+                # objects made by now live as long as the process, and need no garbage collection
+                gc.collect()
+                gc.freeze()
+                thresholds = gc.get_threshold()
+                # a response is hundreds of objects, which reference counting frees before a collection is due
+                gc.set_threshold(20_000, *thresholds[1:])
+                try:
+                    yield
+                finally:
+                    gc.set_threshold(*thresholds)
+                    gc.unfreeze()
 
     async def alive(_: Request) -> Response:
         """Answer `ok` as long as the process runs."""
@@ -124,8 +127,3 @@ def create_app(settings: Settings, observer: Observer | None = None) -> Starlett
             *page_routes(),
         ],
     )
-
-
-def from_environment() -> Starlette:
-    """Make the application of a worker process, with the settings of its environment variables."""
-    return create_app(Settings.from_environment())

@@ -51,7 +51,7 @@ class ErrorCode(StrEnum):
 
 
 class StockgraphError(Exception):
-    """An error with a message for people; the command line prints it and exits with 1."""
+    """An error with messages for people, a line each; the command line prints them and exits with 1."""
 
 
 class EmbeddedServerError(StockgraphError):

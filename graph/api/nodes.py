@@ -22,7 +22,7 @@ from graph.execution.columns import LazyObjects, ObjectSet, UniqueObjects
 from graph.execution.dataloaders import DataLoader, Key, Row
 from graph.execution.operation import Info, Operation
 from graph.execution.plans import batch_field
-from graph.model import Environment, GroupName, GroupType
+from graph.model import Environment, GroupName, GroupType, symbols_from_json
 from graph.prices.closes import Bar, bars
 from graph.prices.performance import (
     DEFAULT_WINDOWS,
@@ -36,7 +36,7 @@ from graph.prices.performance import (
 
 ID: TypeAlias = strawberry.ID
 
-UNIVERSES: CacheSpec[tuple[str, ...]] = CacheSpec("universes", deserialize=tuple)
+UNIVERSES: CacheSpec[tuple[str, ...]] = CacheSpec("universes", deserialize=symbols_from_json)
 """The sorted symbols of a universe, by its canonical key written in the ids of its groups."""
 
 strawberry.enum(Environment)

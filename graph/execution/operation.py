@@ -185,6 +185,11 @@ class Operation:
         self.costs = tuple(objects)
         self.charge(sum(self.costs))
 
+    async def compute(self, cells: int, function: Callable[..., Value], *arguments: Any) -> Value:  # noqa: ARG002
+        """Return what a pure function of arrays gives; `cells` is the number of array cells that it computes."""
+        await asyncio.sleep(0)  # others first: what follows blocks the event loop
+        return function(*arguments)
+
     def utc(self, timestamp: datetime | None) -> datetime | None:
         """Convert a timestamp of the tables, which has no zone, from the zone of the settings to UTC."""
         return timestamp and timestamp.replace(tzinfo=ZoneInfo(self.runtime.settings.time_zone)).astimezone(UTC)

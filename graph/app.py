@@ -67,6 +67,12 @@ class Application(Starlette):
 def create_app(settings: Settings, observer: Observer | None = None) -> Starlette:
     """Make the application; its lifespan opens and closes the runtime. An observer is told of all that it does."""
     runtime: Runtime
+    limiter = None
+    if settings.rate:
+        # a module that takes 25 ms to import, which servers without a limit need not wait for
+        from graph.http.rates import RateLimiter  # noqa: PLC0415
+
+        limiter = RateLimiter(settings.rate, settings.cache_url)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -84,6 +90,8 @@ def create_app(settings: Settings, observer: Observer | None = None) -> Starlett
                 finally:
                     gc.set_threshold(*thresholds)
                     gc.unfreeze()
+                    if limiter:
+                        await limiter.close()
 
     async def alive(_: Request) -> Response:
         """Answer `ok` as long as the process runs."""
@@ -114,6 +122,7 @@ def create_app(settings: Settings, observer: Observer | None = None) -> Starlett
         graphiql_page,
         None if settings.response_cache == "off" else lambda: runtime.response_cache,
         schema.execute_from_cache,
+        count=limiter.count if limiter else None,
     )
     return Application(
         endpoint,

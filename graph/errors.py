@@ -33,6 +33,7 @@ class ErrorCode(StrEnum):
     BAD_CURSOR = "BAD_CURSOR", 400, "A cursor was not made by this server for this list."
     NO_HISTORY = "NO_HISTORY", 400, "The day is before a group's history, or the database keeps no history."
     LIMIT_EXCEEDED = "LIMIT_EXCEEDED", 400, "The request exceeds a limit of size, depth or time."
+    RATE_LIMITED = "RATE_LIMITED", 429, "More requests a minute came from the caller or its address than are allowed."
     DATABASE_UNAVAILABLE = (
         "DATABASE_UNAVAILABLE",
         503,

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, get_args, get_type_hints
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Group, Parameter, validators
 
 from graph.errors import StockgraphError
 from graph.model import Environment
@@ -108,6 +108,16 @@ class Settings:
         Switch,
         Parameter(env_var="STOCKGRAPH_RESPONSE_CACHE", help="Cache whole responses; off is for measuring."),
     ] = "on"
+    rate: Annotated[
+        int | None,
+        Parameter(
+            env_var="STOCKGRAPH_RATE",
+            help="The requests a minute that each caller or address may send; without it any number. "
+            "With a Redis all server processes count together.",
+            show_default=False,
+            validator=validators.Number(gte=1),
+        ),
+    ] = None
     outage: Annotated[
         Literal["refuse", "stale"],
         Parameter(

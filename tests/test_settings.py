@@ -25,7 +25,7 @@ def deprecated(old: str, new: str) -> str:
 
 
 def test_the_defaults() -> None:
-    assert Settings() == Settings(None, None, None, Environment.DEFAULT, "on", "on", "refuse", "UTC", (), ())
+    assert Settings() == Settings(None, None, None, Environment.DEFAULT, "on", "on", None, "refuse", "UTC", (), ())
 
 
 @pytest.mark.usefixtures("variables")
@@ -38,6 +38,7 @@ def test_what_is_written_to_the_environment_is_read_from_it() -> None:
         environment=Environment.UAT,
         data_cache="off",
         response_cache="off",
+        rate=600,
         outage="stale",
         time_zone="America/New_York",
         allow_host=("stocks.example.com", "::1"),

@@ -38,6 +38,7 @@ from graph.settings import Settings
 UVICORN_OPTIONS: dict[str, Any] = {
     "access_log": False,
     "log_config": None,
+    "proxy_headers": False,  # any program of this machine could write X-Forwarded-For, and so pass for others
     "log_level": "warning",
     "server_header": False,
     "timeout_graceful_shutdown": 5,

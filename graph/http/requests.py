@@ -1,6 +1,6 @@
 """GraphQL requests: their parameters, parsed from a JSON body or a query string and checked."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -47,6 +47,9 @@ class RequestHead(NamedTuple):
 
 RequestCheck: TypeAlias = Callable[[RequestHead, Caller], None]
 """A function that raises RequestError for a request that is to be refused."""
+
+RequestCount: TypeAlias = Callable[[RequestHead, Caller], Awaitable[list[tuple[bytes, bytes]]]]
+"""A function that counts a request and returns headers of its response; RequestError if it is one too many."""
 
 
 class GraphQLRequest(NamedTuple):

@@ -85,7 +85,14 @@ async def send_response(
 
 
 async def send_cached_response(
-    send: Send, cached: CachedResponse, request_headers: Headers, media_type: str, method: str, *, compress: bool
+    send: Send,
+    cached: CachedResponse,
+    request_headers: Headers,
+    media_type: str,
+    method: str,
+    more_headers: Iterable[tuple[bytes, bytes]],
+    *,
+    compress: bool,
 ) -> None:
     """Send a cached response, with gzip if `compress` and the client accepts it, or a 304 if the client has it."""
     accept_encoding = request_headers.get(b"accept-encoding")
@@ -113,5 +120,5 @@ async def send_cached_response(
         if known and (known == b"*" or etag in (each.strip().removeprefix(b"W/") for each in known.split(b","))):
             status, headers = _NOT_MODIFIED, headers[:_NOT_MODIFIED_HEADERS]
     # a copy, since a server or middleware may add its own
-    await send({"type": "http.response.start", "status": status, "headers": [*headers]})
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *more_headers]})
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" or status == _NOT_MODIFIED else body})

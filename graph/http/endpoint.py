@@ -139,7 +139,8 @@ class GraphQLEndpoint:
                 payload, context, body = answer or await self._execute_guarded(
                     request, caller, address, method, receive
                 )
-                status, more_headers = status_of(payload, media_type), retry_headers(payload)
+                status = status_of(payload, media_type)
+                more_headers += retry_headers(payload)
                 if cache and context is not None and "errors" not in payload:
                     cached = cache.store(key, body, context.validity)
         except ClientDisconnected:

@@ -25,7 +25,7 @@ from uvicorn.server import ServerState
 
 from graph.errors import ErrorCode
 from graph.http.negotiation import CONTENT_TYPES, JSON
-from graph.http.responses import encode, error_payload, send_response
+from graph.http.responses import encode, error_payload, retry_headers, send_response
 
 MAX_CONNECTIONS = 1_000
 """Open connections of a process; fewer if the system lets it open few files.
@@ -197,10 +197,10 @@ class _Flow(FlowControl):
 
 
 async def _answer_overloaded(scope: Scope, _: Receive, send: Send) -> None:
-    message = f"Too many requests are in progress; try again in {RETRY_SECONDS} s."
-    body = encode(error_payload(message, ErrorCode.OVERLOADED))
-    headers = [(b"retry-after", b"%d" % RETRY_SECONDS), (b"connection", b"close")]
-    await send_response(send, ErrorCode.OVERLOADED.status, body, JSON, scope["method"], headers)
+    message = f"Too many requests are in progress; ask again in {RETRY_SECONDS} s."
+    payload = error_payload(message, ErrorCode.OVERLOADED, retryAfter=RETRY_SECONDS)
+    headers = [*retry_headers(payload), (b"connection", b"close")]
+    await send_response(send, ErrorCode.OVERLOADED.status, encode(payload), JSON, scope["method"], headers)
 
 
 class Connection(HttpToolsProtocol):

@@ -21,7 +21,7 @@ _NOT_MODIFIED_HEADERS = 4
 """Number of a cached response's headers that a 304 has too; those that follow describe a body."""
 
 
-def error_payload(message: str, code: ErrorCode, **details: str) -> Payload:
+def error_payload(message: str, code: ErrorCode, **details: str | int) -> Payload:
     """Return the payload of a request that failed with one error."""
     return {"errors": [{"message": message, "extensions": {"code": code.value, **details}}]}
 
@@ -36,6 +36,14 @@ def status_of(payload: Payload, media_type: str) -> int:
     codes = (error.get("extensions", {}).get("code") for error in payload["errors"])
     status = max(_STATUS_BY_CODE.get(code, 400) for code in codes)
     return 200 if media_type == JSON and status < _SERVER_ERROR else status
+
+
+def retry_headers(payload: Payload) -> list[tuple[bytes, bytes]]:
+    """Return the header that says when to ask again, of a payload with an error that says so."""
+    for error in payload.get("errors", ()):
+        if seconds := error.get("extensions", {}).get("retryAfter"):
+            return [(b"retry-after", b"%d" % seconds)]
+    return []
 
 
 def encode(payload: Payload) -> bytes:

@@ -68,7 +68,7 @@ app = Starlette(
     routes=[
         Route(
             "/graphql",
-            GraphQLEndpoint(strawberry.Schema(Query), lambda _: None, lambda: PlainTextResponse("page"), time_limit=1),
+            GraphQLEndpoint(strawberry.Schema(Query), lambda *_: None, lambda: PlainTextResponse("page"), time_limit=1),
         ),
         Route("/healthz", lambda _: PlainTextResponse("ok\n")),
         Route("/bytes/{size}", big),
@@ -166,9 +166,9 @@ def head_of(got: bytes) -> tuple[int, dict[str, str]]:
     return int(first.split()[1]), headers
 
 
-def refusal(status: str, message: str, code: str = "BAD_REQUEST") -> bytes:
+def refusal(status: str, message: str) -> bytes:
     """The whole response to what is no request."""
-    body = json.dumps({"errors": [{"message": message, "extensions": {"code": code}}]}, separators=(",", ":"))
+    body = json.dumps({"errors": [{"message": message, "extensions": {"code": "BAD_REQUEST"}}]}, separators=(",", ":"))
     head = f"HTTP/1.1 {status}\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
     return (head + body).encode()
 
@@ -498,8 +498,10 @@ def test_requests_in_progress_are_bounded_and_health_is_told_all_the_same(here: 
                 "connection": "close",
             },
         )
-        message = "Too many requests are in progress; try again in 1 s."
-        assert json.loads(body) == {"errors": [{"message": message, "extensions": {"code": "OVERLOADED"}}]}
+        message = "Too many requests are in progress; ask again in 1 s."
+        assert json.loads(body) == {
+            "errors": [{"message": message, "extensions": {"code": "OVERLOADED", "retryAfter": 1}}]
+        }
         server.healthy()
         released.set()
         assert [one_response(client)[2] for client in clients] == [b"released"] * 10

@@ -39,7 +39,7 @@ class ErrorCode(StrEnum):
         503,
         "The database does not answer, lacks tables, or cannot confirm cached data.",
     )
-    OVERLOADED = "OVERLOADED", 503, "Too many dear queries wait already; ask again after `retryAfter` seconds."
+    OVERLOADED = "OVERLOADED", 503, "Too many requests or dear queries wait; ask again after `retryAfter` seconds."
     INTERNAL = "INTERNAL", 500, "The server failed; its log has the reason under the error's `id`."
     GRAPHQL_PARSE_FAILED = "GRAPHQL_PARSE_FAILED", 400, "The document is not GraphQL."
     GRAPHQL_VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED", 400, "The document does not fit the schema."

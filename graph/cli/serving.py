@@ -42,7 +42,7 @@ UVICORN_OPTIONS: dict[str, Any] = {
     "log_level": "warning",
     "server_header": False,
     "timeout_graceful_shutdown": 5,
-    "limit_concurrency": 1_000,
+    "http": "graph.http.protocol:Connection",
 }
 
 

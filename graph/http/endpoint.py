@@ -204,7 +204,7 @@ class GraphQLEndpoint:
 
     async def _read_body(self, receive: Receive) -> bytes:
         def timeout_error() -> Exception:
-            return RequestError(408, f"The body took longer than {self._time_limit:g} seconds to arrive.")
+            return RequestError(408, f"The body took longer than {self._time_limit:g} seconds to arrive.", close=True)
 
         body = bytearray()
         more = True
@@ -216,7 +216,7 @@ class GraphQLEndpoint:
                 body += message.get("body", b"")
                 if len(body) > self._max_body:
                     raise RequestError(
-                        413, f"The body is longer than {self._max_body} bytes.", ErrorCode.LIMIT_EXCEEDED
+                        413, f"The body is longer than {self._max_body} bytes.", ErrorCode.LIMIT_EXCEEDED, close=True
                     )
                 more = message.get("more_body", False)
         return bytes(body)

@@ -28,11 +28,21 @@ MAX_VALUES = 10_000
 class RequestError(Exception):
     """A request without a valid GraphQL operation, or with one that its HTTP method may not run."""
 
-    def __init__(self, status: int, message: str, code: ErrorCode = ErrorCode.BAD_REQUEST, *, allow: str = "") -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: ErrorCode = ErrorCode.BAD_REQUEST,
+        *,
+        allow: str = "",
+        close: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.headers = [(b"allow", allow.encode())] if allow else []
+        if close:
+            self.headers.append((b"connection", b"close"))
 
 
 class RequestHead(NamedTuple):

@@ -29,7 +29,7 @@ _NOT_MODIFIED_HEADERS = 3 + len(SECURITY_HEADERS)
 """Number of a cached response's headers that a 304 has too; those that follow describe a body."""
 
 
-def error_payload(message: str, code: ErrorCode, **details: str) -> Payload:
+def error_payload(message: str, code: ErrorCode, **details: str | int) -> Payload:
     """Return the payload of a request that failed with one error."""
     return {"errors": [{"message": message, "extensions": {"code": code.value, **details}}]}
 

@@ -81,7 +81,7 @@ def create_app(settings: Settings, observer: Observer | None = None) -> Starlett
     schema = make_schema()
     endpoint = GraphQLEndpoint(
         schema,
-        lambda caller: Operation(runtime, caller),
+        lambda caller, address: Operation(runtime, caller, address),
         graphiql_page,
         None if settings.response_cache == "off" else lambda: runtime.response_cache,
         schema.execute_from_cache,

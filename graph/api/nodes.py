@@ -22,7 +22,7 @@ from graph.execution.columns import LazyObjects, ObjectSet, UniqueObjects
 from graph.execution.dataloaders import DataLoader, Key, Row
 from graph.execution.operation import Info, Operation
 from graph.execution.plans import batch_field
-from graph.model import Environment, GroupName, GroupType
+from graph.model import Environment, GroupName, GroupType, symbols_from_json
 from graph.prices.closes import Bar, bars
 from graph.prices.performance import (
     DEFAULT_WINDOWS,
@@ -36,7 +36,7 @@ from graph.prices.performance import (
 
 ID: TypeAlias = strawberry.ID
 
-UNIVERSES: CacheSpec[tuple[str, ...]] = CacheSpec("universes", deserialize=tuple)
+UNIVERSES: CacheSpec[tuple[str, ...]] = CacheSpec("universes", deserialize=symbols_from_json)
 """The sorted symbols of a universe, by its canonical key written in the ids of its groups."""
 
 strawberry.enum(Environment)
@@ -77,14 +77,15 @@ class Node:
 
     @batch_field
     @staticmethod
-    async def id(nodes: ObjectSet, _: Operation) -> list[ID]:
+    async def id(nodes: ObjectSet, operation: Operation) -> list[ID]:
         """An opaque id, accepted by `node`; it includes the environment, and the `asOf` date if there is one."""
-        return list(map(_write_id, nodes))
+        return await operation.compute(200 * len(nodes), _write_ids, nodes)
 
 
-def _write_id(node: Node) -> ID:
-    parts = [type(node).__name__, node.environment_name, node.key, *([node.day] if node.day else [])]
-    return ID(base64.urlsafe_b64encode(orjson.dumps(parts)).decode())
+def _write_ids(nodes: ObjectSet) -> list[ID]:
+    name, environment, day = nodes.of.__name__, nodes.first("environment_name"), nodes.first("day")
+    beginning, end = [name, environment], [day] if day else []
+    return [ID(base64.urlsafe_b64encode(orjson.dumps([*beginning, key, *end])).decode()) for key in nodes.values("key")]
 
 
 @strawberry.type

@@ -62,6 +62,8 @@ class ValueColumn(NamedTuple):
     """Values as they are sent, one for each object of the set."""
 
     values: Sequence[Any]
+    written: int
+    """Bytes of all values as JSON, about."""
 
 
 class ObjectColumn(NamedTuple):
@@ -196,6 +198,12 @@ class ObjectSet(Sequence[Any]):
         """Return an attribute of the first object."""
         objects = self._objects
         return objects.first(name) if type(objects) is LazyObjects else getattr(objects[0], name)
+
+    @property
+    def of(self) -> type:
+        """The class of the objects."""
+        objects = self._objects
+        return objects.of if type(objects) is LazyObjects else type(objects[0])
 
     @property
     def footprint(self) -> int:

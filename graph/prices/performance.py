@@ -148,7 +148,9 @@ def resolve_weights(holdings: Holdings, weighting: Weighting) -> tuple[FloatArra
 
 
 HOLDINGS: CacheSpec[tuple[Holdings, ...]] = CacheSpec(
-    "holdings", deserialize=lambda groups: tuple(Holdings.of(*group) for group in groups)
+    "holdings",
+    deserialize=lambda groups: tuple(map(Holdings.from_json, groups)),
+    fits=lambda key, groups: len(groups) == key.count(",") + 1,
 )
 """The holdings of groups, by the ids of the groups."""
 

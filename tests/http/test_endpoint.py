@@ -140,7 +140,7 @@ def make_endpoint(max_body: int = 100_000, time_limit: float = 30.0) -> GraphQLE
     contexts = itertools.count(1)
     return GraphQLEndpoint(
         schema,
-        make_context=lambda _: next(contexts),
+        make_context=lambda *_: next(contexts),
         page=lambda: HTMLResponse("<p>page", headers={"Vary": "Accept"}),
         max_body=max_body,
         time_limit=time_limit,
@@ -171,7 +171,9 @@ async def serving(endpoint: GraphQLEndpoint) -> AsyncIterator[str]:
     """Serve on a free port of the loopback interface; requests sent before the server runs wait for it."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         app = Starlette(routes=[Route("/graphql", endpoint)])
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", http="httptools"))
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_config=None, lifespan="off", http="graph.http.protocol:Connection")
+        )
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/graphql"
         server.should_exit = True
@@ -229,6 +231,9 @@ async def test_post(post: Send):
         "vary": "accept",
         "cache-control": "no-store",
         "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+        "cross-origin-resource-policy": "same-origin",
+        "content-security-policy": "frame-ancestors 'none'",
     }
 
 
@@ -278,7 +283,7 @@ async def test_many_at_once(post: Send):
         (f"{GRAPHQL}; charset=latin-1, {PLAIN}", PLAIN),
         (f"{GRAPHQL};q=, {PLAIN}", PLAIN),
         (f"{GRAPHQL};q=2, {PLAIN}", PLAIN),
-        ("*/*" + ", text/plain" * 10_000, PLAIN),
+        ("*/*" + ", text/plain" * 4_000, PLAIN),
     ],
 )
 async def test_accept_chooses_the_media_type(post: Send, accept: str, chosen: str):
@@ -569,7 +574,7 @@ async def test_values_that_are_hard_to_write(post: Send):
 
 
 async def test_a_database_that_is_away_is_told_by_the_status():
-    def make_context(_: object) -> object:
+    def make_context(*_: object) -> object:
         raise DatabaseUnavailable("The database does not answer.", since="12:00")
 
     for accept in (PLAIN, GRAPHQL):
@@ -589,7 +594,7 @@ async def test_a_failure_that_the_schema_masked_is_one_of_the_server(caplog: pyt
             for one in errors:
                 one.message, one.extensions = "masked", {"code": "INTERNAL", "id": "7"}
 
-    endpoint = GraphQLEndpoint(Masking(Query), lambda _: object(), HTMLResponse)
+    endpoint = GraphQLEndpoint(Masking(Query), lambda *_: object(), HTMLResponse)
     status, _, body = await call(endpoint, b'{"query":"{xyz}"}', content_type=PLAIN.encode())
     assert (status, json.loads(body)) == (
         500,
@@ -614,7 +619,7 @@ async def test_bodies_up_to_the_limit(post: Send):
     assert (await post(body + b" " * (100_000 - len(body)))).status_code == 200
     response = await post(body + b" " * (100_001 - len(body)))
     assert (response.status_code, response.json()) == (413, TOO_LONG)
-    response = await post(b" " * 20_000_000)
+    response = await post(b" " * 1_000_000)
     assert (response.status_code, response.json()) == (413, TOO_LONG)
 
 

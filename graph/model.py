@@ -5,7 +5,8 @@ import sys
 from array import array
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 
 class Environment(StrEnum):
@@ -47,6 +48,9 @@ class Caller(NamedTuple):
 
 ANONYMOUS = Caller()
 
+_IDS = 2**31  # of the database are below
+_NOT_OURS = "It is not what was written."
+
 
 class GroupName(NamedTuple):
     """Id, name and type of a group."""
@@ -54,6 +58,23 @@ class GroupName(NamedTuple):
     id: int
     name: str
     type: str
+
+    @classmethod
+    def from_json(cls, value: object) -> "GroupName":
+        """Return a name that was written as JSON; raise ValueError if it is anything else."""
+        match value:
+            case [int(id), str(name), str(type)] if 0 < id < _IDS and id is not True and "\0" not in name + type:
+                return cls(id, name, type)
+        raise ValueError(_NOT_OURS)
+
+
+def symbols_from_json(value: object) -> tuple[str, ...]:
+    """Return sorted symbols that were written as JSON; raise ValueError if it is anything else."""
+    if not isinstance(value, list) or not all(isinstance(each, str) and "\0" not in each for each in value):
+        raise ValueError(_NOT_OURS)
+    if any(symbol >= after for symbol, after in pairwise(value)):
+        raise ValueError(_NOT_OURS)
+    return tuple(value)
 
 
 class Holdings(NamedTuple):
@@ -69,3 +90,13 @@ class Holdings(NamedTuple):
         known = (math.nan if weight is None or math.isinf(weight) else weight for weight in weights)
         # interned, since many groups hold the same stocks
         return cls(tuple(map(sys.intern, symbols)), array("d", known))
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Holdings":
+        """Return holdings that were written as JSON; raise ValueError if it is anything else."""
+        match value:
+            case [symbols, [*weights]] if all(each is None or isinstance(each, float) for each in weights):
+                held = cls.of(symbols_from_json(symbols), weights)
+                if len(held.symbols) == len(held.weights):
+                    return held
+        raise ValueError(_NOT_OURS)

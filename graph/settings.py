@@ -2,14 +2,16 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_type_hints
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Group, Parameter, validators
 
 from graph.errors import StockgraphError
 from graph.model import Environment
@@ -23,6 +25,9 @@ _DEPRECATED_VARIABLES = {
     "STOCKGRAPH_ANSWERS": "STOCKGRAPH_RESPONSE_CACHE",
 }
 
+_HOST = re.compile(r"[\w.-]+", re.ASCII)
+_ORIGIN = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]+)?", re.ASCII)
+
 log = logging.getLogger(__name__)
 
 
@@ -31,6 +36,30 @@ def _check_zone(_: object, zone: str) -> None:
         ZoneInfo(zone)
     except (KeyError, ValueError, OSError) as error:
         raise ValueError(f"{zone!r} is no time zone; write one such as America/New_York.") from error
+
+
+def _check_hosts(_: object, hosts: Sequence[str]) -> None:
+    for host in hosts:
+        if host != "*" and not _HOST.fullmatch(host) and not _is_address(host.strip("[]")):
+            raise ValueError(f"{host!r} is no host name; write one such as stocks.example.com, without a port.")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_origins(_: object, origins: Sequence[str]) -> None:
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is no origin; write one such as https://dashboard.example.com.")
+
+
+def _split_commas(_: object, text: str, delimiter: str | None = None) -> list[str]:
+    return [part.strip() for part in text.split(delimiter or ",") if part.strip()]
 
 
 @Parameter(name="*", group=Group("Settings", sort_key=10))
@@ -79,6 +108,16 @@ class Settings:
         Switch,
         Parameter(env_var="STOCKGRAPH_RESPONSE_CACHE", help="Cache whole responses; off is for measuring."),
     ] = "on"
+    rate: Annotated[
+        int | None,
+        Parameter(
+            env_var="STOCKGRAPH_RATE",
+            help="The requests a minute that each caller or address may send; without it any number. "
+            "With a Redis all server processes count together.",
+            show_default=False,
+            validator=validators.Number(gte=1),
+        ),
+    ] = None
     outage: Annotated[
         Literal["refuse", "stale"],
         Parameter(
@@ -94,6 +133,28 @@ class Settings:
             validator=_check_zone,
         ),
     ] = "UTC"
+    allow_host: Annotated[
+        tuple[str, ...],
+        Parameter(
+            env_var="STOCKGRAPH_ALLOW_HOST",
+            env_var_split=_split_commas,
+            help="Another host name by which requests may ask; * for any. May be repeated, commas in the variable.",
+            show_default=False,
+            negative="",
+            validator=_check_hosts,
+        ),
+    ] = ()
+    cors: Annotated[
+        tuple[str, ...],
+        Parameter(
+            env_var="STOCKGRAPH_CORS",
+            env_var_split=_split_commas,
+            help="An origin (https://dashboard.example.com) whose pages may query. May be repeated, as above.",
+            show_default=False,
+            negative="",
+            validator=_check_origins,
+        ),
+    ] = ()
 
     def __post_init__(self) -> None:
         """Raise StockgraphError if `cache_url` is malformed, without repeating it: it may hold a password."""
@@ -124,10 +185,10 @@ class Settings:
         """Write the environment variables, for worker processes to read."""
         for name, variable in _variables():
             value = getattr(self, name)
-            if value is None:
+            if value is None or value == ():
                 os.environ.pop(variable, None)
             else:
-                os.environ[variable] = str(value)
+                os.environ[variable] = ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _variables() -> Iterator[tuple[str, str]]:

@@ -11,10 +11,10 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import orjson
 import redis.asyncio
-import redis.exceptions
 from aiocache import RedisCache, SimpleMemoryCache
 from aiocache.serializers import NullSerializer
 
+from graph.caching.circuit_breaker import REDIS_SECONDS, CircuitBreaker
 from graph.caching.generations import CONFIRMED_SECONDS, GenerationTracker
 from graph.caching.lru import LRU
 from graph.errors import DatabaseUnavailable
@@ -24,8 +24,8 @@ from graph.telemetry import Observer
 
 MAX_ENTRIES = 1_024
 MAX_BYTES = 64 * 1024 * 1024
-REDIS_SECONDS = 0.5
-"""Seconds that Redis may take; after that the database is read."""
+MAX_REDIS_BYTES = 4 * 1024 * 1024
+"""Maximum bytes of an entry in a Redis; of a longer one no more is read."""
 REDIS_KEEPS_SECONDS = 600
 """Seconds that a Redis keeps an entry; each generation has keys of its own."""
 
@@ -67,8 +67,8 @@ class _Flight(NamedTuple):
 class CacheSpec(Generic[Value]):
     """A kind of cached value, declared where it is used. Specs are compared by identity.
 
-    Values are frozen: made of tuples, texts and numbers. `deserialize` makes one from its JSON, for a Redis; without it
-    the values are cached in the process alone.
+    Values are frozen: made of tuples, texts and numbers. `deserialize` makes one from its JSON, for a Redis, and raises
+    TypeError or ValueError if that is not of such a value; without it the values are cached in the process alone.
     """
 
     name: str
@@ -77,6 +77,8 @@ class CacheSpec(Generic[Value]):
     """The tables that the values are read from."""
     max_bytes: int = MAX_BYTES
     max_entries: int = MAX_ENTRIES
+    fits: Callable[[str, Value], bool] = lambda _, __: True
+    """Tells whether a value from a Redis can be that of a key."""
 
 
 class DataCache(Generic[Value]):
@@ -91,6 +93,7 @@ class DataCache(Generic[Value]):
         generations: GenerationTracker,
         *,
         redis_url: str | None = None,
+        breaker: CircuitBreaker | None = None,
         serve_stale: bool = False,
         observer: Observer | None = None,
     ) -> None:
@@ -98,6 +101,8 @@ class DataCache(Generic[Value]):
         self._observer = observer
         self._generations = generations
         self._deserialize = spec.deserialize
+        self._fits = spec.fits
+        self._breaker = breaker or CircuitBreaker()
         self.family: Family = spec.family
         """The tables that its values are read from."""
         self._serve_stale = serve_stale
@@ -105,7 +110,7 @@ class DataCache(Generic[Value]):
         if redis_url is None or spec.deserialize is None:
             self._cache: Any = SimpleMemoryCache(serializer=NullSerializer(), timeout=None)
         else:
-            self._cache = RedisCache(serializer=NullSerializer(encoding=None), timeout=REDIS_SECONDS)
+            self._cache = RedisCache(serializer=NullSerializer(encoding=None), timeout=None)
             # aiocache's own parameters know neither a user's name nor rediss://
             self._cache.client = redis.asyncio.from_url(redis_url, socket_connect_timeout=REDIS_SECONDS)
         self._sizes: LRU[str, int] = LRU(lambda _, size: size, max_bytes=spec.max_bytes, max_entries=spec.max_entries)
@@ -120,6 +125,7 @@ class DataCache(Generic[Value]):
         """Cancel the loads in flight and close the connection to Redis."""
         for flight in self._flights.values():
             flight.task.cancel()
+        self._breaker.close()
         if self._redis:
             await self._cache.client.aclose()
 
@@ -194,21 +200,16 @@ class DataCache(Generic[Value]):
             self._sizes.clear()
             if not self._redis:
                 await self._cache.clear()
-        if self._rewinds != self._generations.rewinds:
-            self._rewinds = self._generations.rewinds
-            if self._redis:
-                # a generation can mean something else now; otherwise the keys tell generations apart
-                await self._try(self._cache.clear(namespace=self._namespace()))
+        rewinds = self._generations.rewinds
+        # a generation can mean something else now; otherwise the keys tell generations apart
+        if self._rewinds != rewinds and (
+            not self._redis
+            or await self._breaker.call(lambda: self._cache.clear(namespace=self._namespace())) is not None
+        ):
+            self._rewinds = rewinds
 
     def _namespace(self) -> str:
         return f"stockgraph:{self._name}:{self._generations.identity}"
-
-    async def _try(self, request: Awaitable[Any]) -> Any:
-        """Wait for Redis; return None if it does not answer."""
-        try:
-            return await request
-        except (redis.exceptions.RedisError, OSError, TimeoutError):
-            return None
 
     async def _read(self, key: str, generation: int) -> _Entry | None:
         if not self._redis:
@@ -217,27 +218,27 @@ class DataCache(Generic[Value]):
                 return None
             self._sizes.move_to_end(key)
             return entry
-        text = await self._try(self._cache.get(f"{generation}:{key}", namespace=self._namespace()))
+        if self._deserialize is None or self._rewinds != self._generations.rewinds:
+            return None
+        name = self._cache.build_key(f"{generation}:{key}", namespace=self._namespace())
+        text = await self._breaker.call(lambda: self._cache.client.getrange(name, 0, MAX_REDIS_BYTES))
+        if not text or len(text) > MAX_REDIS_BYTES:
+            return None
         try:
-            return (
-                None
-                if text is None or self._deserialize is None
-                else _Entry(generation, self._deserialize(orjson.loads(text)))
-            )
+            value = self._deserialize(orjson.loads(text))
         except (orjson.JSONDecodeError, TypeError, ValueError):
             return None
+        return _Entry(generation, value) if self._fits(key, value) else None
 
     async def _write(self, key: str, entry: _Entry) -> None:
         if self._redis:
-            self._sizes.store(key, 0)
-            await self._try(
-                self._cache.set(
-                    f"{entry.generation}:{key}",
-                    orjson.dumps(entry.value, default=tuple),
-                    ttl=REDIS_KEEPS_SECONDS,
-                    namespace=self._namespace(),
+            text = orjson.dumps(entry.value, default=tuple)
+            if len(text) <= MAX_REDIS_BYTES:
+                self._sizes.store(key, 0)
+                name, namespace = f"{entry.generation}:{key}", self._namespace()
+                await self._breaker.call(
+                    lambda: self._cache.set(name, text, ttl=REDIS_KEEPS_SECONDS, namespace=namespace)
                 )
-            )
             return
         held: _Entry | None = await self._cache.get(key)
         if held is not None and held.generation > entry.generation:
@@ -266,10 +267,16 @@ class DataCaches(dict[CacheSpec[Any], DataCache[Any]]):
         self._generations = generations
         self._redis_url = redis_url
         self._serve_stale = serve_stale
+        self._breaker = CircuitBreaker()
 
     def __missing__(self, spec: CacheSpec[Any]) -> DataCache[Any]:
         cache = self[spec] = DataCache(
-            spec, self._generations, redis_url=self._redis_url, serve_stale=self._serve_stale, observer=self._observer
+            spec,
+            self._generations,
+            redis_url=self._redis_url,
+            breaker=self._breaker,
+            serve_stale=self._serve_stale,
+            observer=self._observer,
         )
         return cache
 

@@ -1,6 +1,6 @@
 """GraphQL requests: their parameters, parsed from a JSON body or a query string and checked."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -28,11 +28,21 @@ MAX_VALUES = 10_000
 class RequestError(Exception):
     """A request without a valid GraphQL operation, or with one that its HTTP method may not run."""
 
-    def __init__(self, status: int, message: str, code: ErrorCode = ErrorCode.BAD_REQUEST, *, allow: str = "") -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: ErrorCode = ErrorCode.BAD_REQUEST,
+        *,
+        allow: str = "",
+        close: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.headers = [(b"allow", allow.encode())] if allow else []
+        if close:
+            self.headers.append((b"connection", b"close"))
 
 
 class RequestHead(NamedTuple):
@@ -47,6 +57,9 @@ class RequestHead(NamedTuple):
 
 RequestCheck: TypeAlias = Callable[[RequestHead, Caller], None]
 """A function that raises RequestError for a request that is to be refused."""
+
+RequestCount: TypeAlias = Callable[[RequestHead, Caller], Awaitable[list[tuple[bytes, bytes]]]]
+"""A function that counts a request and returns headers of its response; RequestError if it is one too many."""
 
 
 class GraphQLRequest(NamedTuple):

@@ -46,6 +46,8 @@ class ReadResult(NamedTuple):
     """Generation of the snapshot that was read; None if the database does not track changes."""
     sent: float
     """Time of sending by the monotonic clock; the snapshot is not older."""
+    layout: int | None = None
+    """Hash of the files and partitions that held the tables' rows; None if the database does not track changes."""
 
 
 class Database:
@@ -246,7 +248,7 @@ class Database:
             return ReadResult(rows, None, sent)
         groups, prices = rows[0]["groups_generation"], rows[0]["prices_generation"]
         generation = None if groups is None else Generation(groups, prices)
-        return ReadResult([] if rows[0]["ordinal"] is None else rows, generation, sent)
+        return ReadResult([] if rows[0]["ordinal"] is None else rows, generation, sent, rows[0]["layout"])
 
 
 _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (

@@ -5,7 +5,7 @@ import logging
 import random
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,8 +43,6 @@ class Report:
     seed: int
     answers: int = 0
     by_server: Counter[str] = field(default_factory=Counter)
-    stored: int = 0
-    """Answers with an ETag, which the response cache has or takes."""
     refused: Counter[str] = field(default_factory=Counter)
     """Answers without data, by their codes, and connections that broke."""
     faults: list[str] = field(default_factory=list)
@@ -59,7 +57,7 @@ class Report:
         return (
             f"{self.answers:,} answers {dict(self.by_server)} held to {self.states:,} states in {self.seconds:.0f} s,"
             f" seed {self.seed}: {len(self.faults)} wrong, the oldest {self.oldest:.2f} s old\n"
-            f"stored: {self.stored:,}; refused: {dict(self.refused)}\n"
+            f"refused: {dict(self.refused)}\n"
             f"writes: {dict(self.writes.most_common())}\n"
             "disturbances, and the longest seconds until all answered: "
             + ", ".join(f"{len(times)} {name} ({max(times):.1f})" for name, times in self.disturbances.items())
@@ -199,7 +197,6 @@ class World:
         length = int(answer_head.split(b"content-length: ")[1].split()[0])
         answer = orjson.loads(await stream.readexactly(length))
         answered = now()
-        self.report.stored += b"etag: " in answer_head
         if "errors" in answer:
             return Told(server, number, asked, answered, answer["errors"][0]["extensions"]["code"])
         return Told(server, number, asked, answered, answer["data"])

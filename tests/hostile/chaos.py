@@ -56,7 +56,7 @@ async def world(seed: int) -> AsyncIterator[World]:
             await transaction.start()
             for part, version in first.items():
                 await Writer(made).write_part(connection, part, version, foreign_keys=True)
-            await made.commit(transaction.commit, "", first)
+            await made.commit(connection, transaction, "", first)
         try:
             _start_servers(made, folder)
             await made.heal(STARTING)
@@ -87,7 +87,7 @@ async def run(answers: int, rounds: int, seed: int) -> Report:
     async with world(seed) as made:
         disturbances = Disturbances(made)
         disturbing = asyncio.create_task(disturbances.work(rounds))
-        tasks = [asyncio.create_task(Writer(made).work()) for _ in range(WRITERS)]
+        tasks = [asyncio.create_task(made.vary()), *(asyncio.create_task(Writer(made).work()) for _ in range(WRITERS))]
         tasks += [asyncio.create_task(made.read(made.servers[each % len(made.servers)])) for each in range(READERS)]
         while (not disturbing.done() or made.report.answers < answers) and len(made.report.faults) < WANTED_FAULTS:
             await asyncio.sleep(0.2)

@@ -71,7 +71,7 @@ class Writer:
             if way == "rolled back":
                 await transaction.rollback()
             else:
-                await world.commit(transaction.commit, xid, written)
+                await world.commit(connection, transaction, xid, written)
         return way or "+".join(sorted({part if part in (NAMES, PRICES) else "group" for part in parts}))
 
     async def write_part(

@@ -69,11 +69,12 @@ async def test_fields_are_suggested(client: httpx2.AsyncClient):
 
 
 async def test_a_query_comes_by_get(client: httpx2.AsyncClient):
-    """Queries by GET are answered, as the draft lets servers do: they change nothing, and other sites cannot read them."""
-    response = await client.get(
-        "/graphql", params={"query": "{__typename}"}, headers={"origin": "https://evil.example"}
-    )
+    """Queries by GET are answered, as the draft lets servers do: they change nothing. Those of other sites are refused."""
+    query = {"query": "{__typename}"}
+    response = await client.get("/graphql", params=query)
     assert (response.status_code, response.json()) == (200, {"data": {"__typename": "Query"}})
+    response = await client.get("/graphql", params=query, headers={"origin": "https://evil.example"})
+    assert (response.status_code, response.json()["errors"][0]["extensions"]) == (403, {"code": "BAD_REQUEST"})
     assert not [name for name in response.headers if name.startswith("access-control-")]
 
 

@@ -11,7 +11,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from graph.caching.memory import share_of
 from graph.errors import DatabaseUnavailable, ErrorCode
+from graph.execution.documents import Documents
 from graph.execution.operation import Operation
 from graph.execution.runtime import Runtime, open_runtime
 from graph.http.assets import graphiql_page, page_routes
@@ -48,7 +50,7 @@ def create_app(settings: Settings, observer: Observer | None = None) -> Starlett
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         nonlocal runtime
-        async with open_runtime(settings, observer=observer) as runtime:
+        async with open_runtime(settings, observer=observer, documents=schema.documents) as runtime:
             # objects made by now live as long as the process, and need no garbage collection
             gc.collect()
             gc.freeze()
@@ -78,7 +80,7 @@ def create_app(settings: Settings, observer: Observer | None = None) -> Starlett
             return JSONResponse({"ready": False, "reason": reason}, status_code=unavailable)
         return JSONResponse({"ready": True})
 
-    schema = make_schema()
+    schema = make_schema(documents=Documents(share_of(settings.memory_bytes, "documents")))
     endpoint = GraphQLEndpoint(
         schema,
         lambda caller: Operation(runtime, caller),

@@ -3,9 +3,9 @@
 import math
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self, SupportsIndex
 
 
 class Environment(StrEnum):
@@ -56,10 +56,28 @@ class GroupName(NamedTuple):
     type: str
 
 
+class Symbols(tuple[str, ...]):
+    """Symbols whose texts are interned: all that hold a symbol hold one text of it, which counts towards no cache."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, symbols: Iterable[str]) -> Self:
+        """Intern the texts of symbols."""
+        return cls(map(sys.intern, symbols))
+
+    def __getitem__(self, place: SupportsIndex | slice) -> Any:
+        """Return a symbol, or some of them; all of them are the same object."""
+        found = super().__getitem__(place)
+        if not isinstance(place, slice):
+            return found
+        return self if len(found) == len(self) and (place.step or 1) > 0 else type(self)(found)
+
+
 class Holdings(NamedTuple):
     """Members of a group with their weights."""
 
-    symbols: tuple[str, ...]
+    symbols: Symbols
     weights: "array[float]"
     """Weight of each member, a fraction; NaN if unknown."""
 
@@ -67,5 +85,4 @@ class Holdings(NamedTuple):
     def of(cls, symbols: Sequence[str], weights: Sequence[float | None]) -> "Holdings":
         """Build holdings from symbols and weights; None and infinite weights become NaN."""
         known = (math.nan if weight is None or math.isinf(weight) else weight for weight in weights)
-        # interned, since many groups hold the same stocks
-        return cls(tuple(map(sys.intern, symbols)), array("d", known))
+        return cls(Symbols.of(symbols), array("d", known))

@@ -1,6 +1,7 @@
 """Universes: sets of stocks given by a key such as `SPY:QQQ:dow30`."""
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from datetime import date
 from operator import attrgetter
 
@@ -13,7 +14,7 @@ from graph.api.point_in_time import check_day
 from graph.api.universe_keys import GroupRef, Name, canonicalize, evaluate, leaves, parse, render
 from graph.execution.dataloaders import Row
 from graph.execution.operation import Info, Operation
-from graph.model import Environment, Holdings
+from graph.model import Environment, Holdings, Symbols
 from graph.prices.performance import DEFAULT_WINDOWS, Weighting, Window, WindowChange, holdings_of, measure_holdings
 
 
@@ -23,7 +24,7 @@ class Universe:
 
     key: str
     """The key in its canonical form, which does not depend on order, case, repetition or redundant parentheses."""
-    symbols: list[str]
+    symbols: Sequence[str]
     """The symbols of all stocks, sorted."""
     as_of: date | None
     """The UTC date (end of day) this universe and everything below it is shown as of; null means now."""
@@ -100,9 +101,9 @@ async def find_universe(
     expression = canonicalize(tree, await find_groups(operation, names, environment, day))
     refs = tuple(leaf for leaf in dict.fromkeys(leaves(expression)) if isinstance(leaf, GroupRef))
 
-    def evaluate_rows(answers: list[list[Row]]) -> tuple[str, ...]:
+    def evaluate_rows(answers: list[list[Row]]) -> Symbols:
         members = {ref.group_id: frozenset(row["symbols"]) for ref, (row,) in zip(refs, answers, strict=True)}
-        return tuple(sorted(evaluate(expression, members)))
+        return Symbols.of(sorted(evaluate(expression, members)))
 
     symbols = await operation.cached_rows(
         UNIVERSES,
@@ -112,7 +113,7 @@ async def find_universe(
         [(ref.group_id,) for ref in refs],
         as_of=day,
     )
-    return Universe(key=render(expression), symbols=list(symbols), as_of=day, refs=refs, environment=environment)
+    return Universe(key=render(expression), symbols=symbols, as_of=day, refs=refs, environment=environment)
 
 
 async def universe_holdings(operation: Operation, universe: Universe) -> Holdings:

@@ -17,13 +17,15 @@ from aiocache.serializers import NullSerializer
 
 from graph.caching.generations import CONFIRMED_SECONDS, GenerationTracker
 from graph.caching.lru import LRU
+from graph.caching.memory import share_of
+from graph.caching.sizes import Sizer
 from graph.errors import DatabaseUnavailable
 from graph.postgres.database import Generation
 from graph.postgres.statements import Family
 from graph.telemetry import Observer
 
-MAX_ENTRIES = 1_024
-MAX_BYTES = 64 * 1024 * 1024
+ENTRY_BYTES = 500
+"""Bytes of an entry besides its value and its key: its slots in two dictionaries."""
 REDIS_SECONDS = 0.5
 """Seconds that Redis may take; after that the database is read."""
 REDIS_KEEPS_SECONDS = 600
@@ -44,7 +46,7 @@ class CachedValue(Generic[Value]):
 
 
 class CacheStats(NamedTuple):
-    """Statistics of a cache since the start; bytes are estimated, and None if a Redis holds the entries."""
+    """Statistics of a cache since the start; bytes are measured, and None if a Redis holds the entries."""
 
     entries: int
     bytes: int | None
@@ -75,8 +77,8 @@ class CacheSpec(Generic[Value]):
     deserialize: Callable[[Any], Value] | None = None
     family: Family = "groups"
     """The tables that the values are read from."""
-    max_bytes: int = MAX_BYTES
-    max_entries: int = MAX_ENTRIES
+    updated: bool = False
+    """True if a new value is made of the last one, which therefore stays when the data have changed."""
 
 
 class DataCache(Generic[Value]):
@@ -90,6 +92,7 @@ class DataCache(Generic[Value]):
         spec: CacheSpec[Value],
         generations: GenerationTracker,
         *,
+        max_bytes: int = sys.maxsize,
         redis_url: str | None = None,
         serve_stale: bool = False,
         observer: Observer | None = None,
@@ -108,8 +111,12 @@ class DataCache(Generic[Value]):
             self._cache = RedisCache(serializer=NullSerializer(encoding=None), timeout=REDIS_SECONDS)
             # aiocache's own parameters know neither a user's name nor rediss://
             self._cache.client = redis.asyncio.from_url(redis_url, socket_connect_timeout=REDIS_SECONDS)
-        self._sizes: LRU[str, int] = LRU(lambda _, size: size, max_bytes=spec.max_bytes, max_entries=spec.max_entries)
-        """The estimated bytes of each entry; 0 for those that a Redis holds."""
+        self._sizes: LRU[str, int] = LRU(lambda _, size: size, max_bytes=max_bytes)
+        """The bytes of each entry; of its key alone if a Redis holds the value."""
+        self._size_of = Sizer()
+        self._updated = spec.updated
+        self._newest = 0
+        """The newest generation of an entry."""
         self._flights: dict[str, _Flight] = {}
         self._epoch = generations.epoch
         # a Redis may hold entries of before a rewind that came before this cache was first used
@@ -191,14 +198,18 @@ class DataCache(Generic[Value]):
     async def _flush(self) -> None:
         if self._epoch != self._generations.epoch:
             self._epoch = self._generations.epoch
-            self._sizes.clear()
-            if not self._redis:
-                await self._cache.clear()
+            await self._clear()
         if self._rewinds != self._generations.rewinds:
             self._rewinds = self._generations.rewinds
             if self._redis:
                 # a generation can mean something else now; otherwise the keys tell generations apart
                 await self._try(self._cache.clear(namespace=self._namespace()))
+
+    async def _clear(self) -> None:
+        self._newest = 0
+        self._sizes.clear()
+        if not self._redis:
+            await self._cache.clear()
 
     def _namespace(self) -> str:
         return f"stockgraph:{self._name}:{self._generations.identity}"
@@ -228,8 +239,9 @@ class DataCache(Generic[Value]):
             return None
 
     async def _write(self, key: str, entry: _Entry) -> None:
+        size = ENTRY_BYTES + self._size_of(key)
         if self._redis:
-            self._sizes.store(key, 0)
+            self._sizes.store(key, size)
             await self._try(
                 self._cache.set(
                     f"{entry.generation}:{key}",
@@ -242,8 +254,13 @@ class DataCache(Generic[Value]):
         held: _Entry | None = await self._cache.get(key)
         if held is not None and held.generation > entry.generation:
             return
+        if entry.generation > self._newest:
+            if not self._updated:
+                # nobody can use the older ones any more
+                await self._clear()
+            self._newest = entry.generation
         await self._cache.set(key, entry)
-        evicted = self._sizes.store(key, sys.getsizeof(key) + _size(entry))
+        evicted = self._sizes.store(key, size + self._size_of(entry))
         if evicted and self._observer:
             self._observer.cache(self._name, "evict", len(evicted))
         for each, _ in evicted:
@@ -257,6 +274,7 @@ class DataCaches(dict[CacheSpec[Any], DataCache[Any]]):
         self,
         generations: GenerationTracker,
         *,
+        memory: int,
         redis_url: str | None,
         serve_stale: bool,
         observer: Observer | None = None,
@@ -264,12 +282,18 @@ class DataCaches(dict[CacheSpec[Any], DataCache[Any]]):
         super().__init__()
         self._observer = observer
         self._generations = generations
+        self._memory = memory
         self._redis_url = redis_url
         self._serve_stale = serve_stale
 
     def __missing__(self, spec: CacheSpec[Any]) -> DataCache[Any]:
         cache = self[spec] = DataCache(
-            spec, self._generations, redis_url=self._redis_url, serve_stale=self._serve_stale, observer=self._observer
+            spec,
+            self._generations,
+            max_bytes=share_of(self._memory, spec.name),
+            redis_url=self._redis_url,
+            serve_stale=self._serve_stale,
+            observer=self._observer,
         )
         return cache
 
@@ -278,8 +302,3 @@ class DataCaches(dict[CacheSpec[Any], DataCache[Any]]):
         async with AsyncExitStack() as closing:
             for cache in self.values():
                 closing.push_async_callback(cache.close)
-
-
-def _size(value: object) -> int:
-    """Estimate the bytes of a frozen value."""
-    return sys.getsizeof(value) + (sum(map(_size, value)) if isinstance(value, tuple) else 0)

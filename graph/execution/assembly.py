@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from graph.execution.columns import Column, Content, Dependencies, Key, ListColumn, ObjectColumn, ObjectSet, ValueColumn
 from graph.execution.completion import complete_values
 from graph.execution.plans import Fallback, Field, Plan, failure_of
+from graph.model import Symbols
 
 
 class ColumnSource(Protocol):
@@ -64,6 +65,8 @@ def assemble(source: ColumnSource, field: Field, content: Content, times: list[i
                     count for span, count in zip(offsets, times, strict=True) if span for _ in range(span[0], span[1])
                 ]
             flat = assemble(source, field, items, times)
+            if type(flat) is Symbols:
+                flat = list(flat)
             return [None if span is None else flat[span[0] : span[1]] for span in offsets]
 
 

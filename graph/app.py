@@ -83,7 +83,7 @@ def create_app(settings: Settings, observer: Observer | None = None) -> Starlett
     schema = make_schema(documents=Documents(share_of(settings.memory_bytes, "documents")))
     endpoint = GraphQLEndpoint(
         schema,
-        lambda caller: Operation(runtime, caller),
+        lambda caller, address: Operation(runtime, caller, address),
         graphiql_page,
         None if settings.response_cache == "off" else lambda: runtime.response_cache,
         schema.execute_from_cache,

@@ -38,6 +38,7 @@ class ErrorCode(StrEnum):
         503,
         "The database does not answer, lacks tables, or cannot confirm cached data.",
     )
+    OVERLOADED = "OVERLOADED", 503, "Too many dear queries wait already; ask again after `retryAfter` seconds."
     INTERNAL = "INTERNAL", 500, "The server failed; its log has the reason under the error's `id`."
     GRAPHQL_PARSE_FAILED = "GRAPHQL_PARSE_FAILED", 400, "The document is not GraphQL."
     GRAPHQL_VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED", 400, "The document does not fit the schema."
@@ -112,6 +113,12 @@ class LimitExceeded(GraphError):
     """The request exceeds a limit of size, depth or time."""
 
     code = ErrorCode.LIMIT_EXCEEDED
+
+
+class Overloaded(GraphError):
+    """Too many dear operations wait already."""
+
+    code = ErrorCode.OVERLOADED
 
 
 class DatabaseUnavailable(GraphError):

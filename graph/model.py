@@ -67,11 +67,9 @@ class Symbols(tuple[str, ...]):
         return cls(map(sys.intern, symbols))
 
     def __getitem__(self, place: SupportsIndex | slice) -> Any:
-        """Return a symbol, or some of them; all of them are the same object."""
-        found = super().__getitem__(place)
-        if not isinstance(place, slice):
-            return found
-        return self if len(found) == len(self) and (place.step or 1) > 0 else type(self)(found)
+        """Return a symbol, or some of them."""
+        found = tuple.__getitem__(self, place)
+        return Symbols(found) if type(place) is slice else found
 
 
 class Holdings(NamedTuple):

@@ -26,10 +26,10 @@ from graph.api.search import SearchQuery
 from graph.api.status import StatusQuery
 from graph.api.universes import UniverseQuery
 from graph.caching.memory import share_of
-from graph.errors import DatabaseUnavailable, ErrorCode, GraphError
+from graph.errors import DatabaseUnavailable, ErrorCode, GraphError, Overloaded
 from graph.execution.documents import Document, Documents
-from graph.execution.executor import ColumnExecutor, execute_from_cache, execute_plan
-from graph.execution.limits import Limits, code_errors
+from graph.execution.executor import SHORT_DOCUMENT, ColumnExecutor, execute_from_cache, execute_plan
+from graph.execution.limits import Limits, code_errors, read_document
 from graph.execution.operation import Operation
 from graph.execution.plans import Plan, Plans
 from graph.settings import Settings
@@ -90,14 +90,21 @@ class GraphSchema(strawberry.Schema):
             known = await self._execute_known(query, variable_values, operation, operation_name)
             return known or await execute(OperationKind.QUERY)
 
+        if query and len(query) > SHORT_DOCUMENT and not self.documents.get(query):
+            read = await operation.run_in_lane(read_document, self._schema, query)
+            if isinstance(read, list):
+                return ExecutionResult(data=None, errors=read)
+            self.documents.store(query, read)
         try:
-            result = _refused_as_unavailable(await operation.until_consistent(execute_query))
+            result = _refused_as_a_whole(await operation.until_consistent(execute_query))
         except InvalidOperationTypeError as error:
             # nothing was executed yet
             allowed = set(OperationKind) if allowed_operation_types is None else set(allowed_operation_types)
             if error.operation_type is not OperationKind.MUTATION or OperationKind.MUTATION not in allowed:
                 raise
             result = await operation.once(lambda: execute(OperationKind.MUTATION))
+        except Overloaded as error:
+            result = _refusal(error)
         if result.errors:
             code_errors(result.errors)
             result.errors = [_readable(error) for error in result.errors]
@@ -148,13 +155,16 @@ class GraphSchema(strawberry.Schema):
         """Log nothing here: clients are told of their mistakes, and internal errors are logged under an id."""
 
 
-def _refused_as_unavailable(result: ExecutionResult) -> ExecutionResult:
-    """Return a result, refused as a whole if the database was unavailable to one of its fields."""
+def _refused_as_a_whole(result: ExecutionResult) -> ExecutionResult:
+    """Return a result, without data if one of its fields was refused for no fault of its own."""
     for error in result.errors or ():
-        if isinstance(error.original_error, DatabaseUnavailable):
-            refusal = GraphQLError(error.message, original_error=error.original_error)
-            return ExecutionResult(data=None, errors=[refusal])
+        if isinstance(error.original_error, DatabaseUnavailable | Overloaded):
+            return _refusal(error.original_error)
     return result
+
+
+def _refusal(error: GraphError) -> ExecutionResult:
+    return ExecutionResult(data=None, errors=[GraphQLError(str(error), original_error=error)])
 
 
 def _readable(error: GraphQLError) -> GraphQLError:

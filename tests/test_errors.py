@@ -8,7 +8,7 @@ import orjson
 from graph import errors
 from graph.errors import ErrorCode, GraphError, LimitExceeded
 
-SERVER = {"INTERNAL": 500, "DATABASE_UNAVAILABLE": 503}
+SERVER = {"INTERNAL": 500, "DATABASE_UNAVAILABLE": 503, "OVERLOADED": 503}
 
 
 def test_each_code_has_its_status_and_one_sentence() -> None:
@@ -21,7 +21,7 @@ def test_each_code_has_its_status_and_one_sentence() -> None:
 def test_each_class_has_a_code_of_its_own() -> None:
     classes = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, GraphError)]
     codes = [each.code for each in classes if each is not GraphError]
-    assert len(codes) == len(set(codes)) == 8
+    assert len(codes) == len(set(codes)) == 9
 
 
 def test_an_error_carries_its_code_as_plain_text_and_details() -> None:

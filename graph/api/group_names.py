@@ -1,10 +1,11 @@
 """Group names: the names in keys are resolved to groups, and all that mean none or several are told at once."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
+from graph.api.near_matches import NameIndex
 from graph.api.point_in_time import check_since
 from graph.api.universe_keys import GroupRef, Name, matching, write_name
 from graph.caching.data_cache import CacheSpec
@@ -13,15 +14,46 @@ from graph.execution.dataloaders import Row
 from graph.execution.operation import Operation
 from graph.model import GroupName, GroupType
 
-GROUP_NAMES: CacheSpec[tuple[GroupName, ...]] = CacheSpec(
-    "group_names", deserialize=lambda rows: tuple(GroupName(*row) for row in rows)
-)
-"""The names of all groups of an environment, by the environment."""
-
 MAX_SUGGESTIONS = 3
 """Maximum number of near matches suggested for an unknown name."""
+NAMES_PER_CHARGE = 10
+"""Names compared with a wrong one that count as one object of the answer in the budget."""
+CELLS_PER_NAME = 40
+"""Cells that comparing two names computes with, about their letters and trigrams."""
 MAX_TOLD = 3
 """Maximum number of wrong parts that a message tells; `parts` has all."""
+
+
+class GroupDirectory(tuple[GroupName, ...]):  # noqa: SLOT001 - it has what is found in it
+    """The names of all groups of an environment, found by name in any case."""
+
+    by_name: dict[str, list[GroupName]]
+    _indexes: dict[str | None, NameIndex]
+
+    @classmethod
+    def of(cls, rows: Iterable[Sequence[Any]]) -> "GroupDirectory":
+        """Build a directory from the id, name and type of each group."""
+        directory = cls(GroupName(*row) for row in rows)
+        directory.by_name, directory._indexes = {}, {}
+        for group in directory:
+            directory.by_name.setdefault(group.name.casefold(), []).append(group)
+        return directory
+
+    def near(self, names: Sequence[Name]) -> list[list[str]]:
+        """Return the near matches of each name, among the groups of its type if it has one."""
+        return [self._index(name.type).near(name.name, MAX_SUGGESTIONS) for name in names]
+
+    def _index(self, group_type: str | None) -> NameIndex:
+        if group_type not in self._indexes:
+            spelled = {key: groups[0].name for key, groups in self.by_name.items()}
+            if group_type:
+                spelled = {group.name.casefold(): group.name for group in self if group.type == group_type}
+            self._indexes[group_type] = NameIndex(list(spelled.values()))
+        return self._indexes[group_type]
+
+
+GROUP_NAMES: CacheSpec[GroupDirectory] = CacheSpec("group_names", deserialize=GroupDirectory.of)
+"""The names of all groups of an environment, by the environment."""
 
 
 class _WrongPart(NamedTuple):
@@ -40,15 +72,15 @@ class _WrongPart(NamedTuple):
         return {"position": name.position, "length": name.length, "group": _written(name), **self.choice}
 
 
-async def group_names(operation: Operation, environment: str, day: date | None) -> tuple[GroupName, ...]:
+async def group_names(operation: Operation, environment: str, day: date | None) -> GroupDirectory:
     """Return the names of all groups of an environment, current or at the end of a UTC day."""
     return await operation.cached_rows(
-        GROUP_NAMES, environment, _names_from_rows, "group_names", [(environment,)], as_of=day
+        GROUP_NAMES, environment, _directory_from_rows, "group_names", [(environment,)], as_of=day
     )
 
 
-def _names_from_rows(answers: list[list[Row]]) -> tuple[GroupName, ...]:
-    return tuple(GroupName(row["id"], row["name"], row["type"]) for row in answers[0])
+def _directory_from_rows(answers: list[list[Row]]) -> GroupDirectory:
+    return GroupDirectory.of((row["id"], row["name"], row["type"]) for row in answers[0])
 
 
 async def find_groups(
@@ -61,31 +93,34 @@ async def find_groups(
     there is a group, but nothing is known of it as early as that day.
     """
     directory = await group_names(operation, environment, day)
-    groups_by_name: dict[str, list[GroupName]] = {name.name.casefold(): [] for name in names}
-    for group in directory:
-        groups = groups_by_name.get(group.name.casefold())
-        if groups is not None:
-            groups.append(group)
     refs: dict[Name, GroupRef] = {}
-    wrong: list[_WrongPart] = []
+    wrong: list[Name] = []
     for name in names:
-        groups = groups_by_name[name.name.casefold()]
+        groups = directory.by_name.get(name.name.casefold(), [])
         found = matching(name, groups)
         if len(found) == 1:
             (group,) = found
             written = write_name(group.name)
             refs[name] = GroupRef(written if len(groups) == 1 else f"{group.type}/{written}", group.id)
-        elif name.type and name.type not in GroupType.__members__:
-            wrong.append(_unknown_type(name, groups))
-        elif found:
-            wrong.append(_ambiguous(name, found))
         else:
-            wrong.append(_unknown(name, groups, directory, day))
+            wrong.append(name)
     if wrong:
         if day:
-            await check_known(operation, [part.name for part in wrong], environment, day)
-        raise _error(wrong)
+            await check_known(operation, wrong, environment, day)
+        raise _error(await _wrong_parts(operation, wrong, directory, day))
     return refs
+
+
+async def _wrong_parts(
+    operation: Operation, names: Sequence[Name], directory: GroupDirectory, day: date | None
+) -> list[_WrongPart]:
+    """Return the wrong parts of a key; `names` mean no group, or several."""
+    groups = {name: directory.by_name.get(name.name.casefold(), []) for name in names}
+    unknown = [name for name in groups if not groups[name] and name.type in (None, *GroupType.__members__)]
+    operation.charge(len(unknown) * len(directory) // NAMES_PER_CHARGE)
+    cells = len(unknown) * len(directory) * CELLS_PER_NAME
+    near = dict(zip(unknown, await operation.compute(cells, directory.near, unknown), strict=True))
+    return [_wrong_part(name, groups[name], near.get(name, []), day) for name in names]
 
 
 def resolve_name(name: Name, groups: Sequence[GroupName]) -> GroupName | None:
@@ -107,32 +142,25 @@ async def check_known(operation: Operation, names: Sequence[Name], environment: 
         check_since(name.name, since, day)
 
 
-def _unknown_type(name: Name, groups: Sequence[GroupName]) -> _WrongPart:
-    """Return the part of a name whose type does not exist; `groups` are those with the name."""
-    assert name.type  # noqa: S101 - only of such
-    types = difflib.get_close_matches(name.type, GroupType.__members__, MAX_SUGGESTIONS)
-    near = _labels(groups) or [f"{each}/{write_name(name.name)}" for each in types]
-    message = f"There is no type {name.type}; {_hint(near, 'there are ' + ', '.join(sorted(GroupType)) + '.')}"
-    return _WrongPart(name, InvalidKey, message, {"near": near})
-
-
-def _ambiguous(name: Name, groups: Sequence[GroupName]) -> _WrongPart:
-    """Return the part of a name that means several groups."""
-    candidates = _labels(groups)
-    message = f"{name.name!r} may be {' or '.join(candidates)}; name one of them."
-    return _WrongPart(name, AmbiguousGroup, message, {"candidates": candidates})
-
-
-def _unknown(name: Name, groups: Sequence[GroupName], directory: Sequence[GroupName], day: date | None) -> _WrongPart:
-    """Return the part of a name that means no group; `groups` are those of other types with the name."""
-    spelled = {group.name.casefold(): group.name for group in directory if name.type in (None, group.type)}
-    near = _labels(groups) or [
-        write_name(spelled[close])
-        for close in difflib.get_close_matches(name.name.casefold(), spelled, MAX_SUGGESTIONS)
-    ]
+def _wrong_part(name: Name, groups: Sequence[GroupName], near: list[str], day: date | None) -> _WrongPart:
+    """Return the part of a name; `groups` are those with the name, of whatever types, `near` has other names."""
+    if name.type and name.type not in GroupType.__members__:
+        types = difflib.get_close_matches(name.type, GroupType.__members__, MAX_SUGGESTIONS)
+        near = _labels(groups) or [f"{each}/{write_name(name.name)}" for each in types]
+        hint = _hint(near, f"there are {', '.join(sorted(GroupType))}.")
+        return _WrongPart(name, InvalidKey, f"There is no type {name.type}; {hint}", {"near": near})
+    if found := matching(name, groups):
+        return _ambiguous(name, found)
+    near = _labels(groups) or list(map(write_name, near))
     there = f"On {day} there was" if day else "There is"
     message = f"{there} no group {_written(name)}; {_hint(near, '`groups` lists those there are.')}"
     return _WrongPart(name, UnknownGroup, message, {"near": near})
+
+
+def _ambiguous(name: Name, groups: Sequence[GroupName]) -> _WrongPart:
+    candidates = _labels(groups)
+    message = f"{name.name!r} may be {' or '.join(candidates)}; name one of them."
+    return _WrongPart(name, AmbiguousGroup, message, {"candidates": candidates})
 
 
 def _written(name: Name) -> str:

@@ -81,7 +81,9 @@ class Universe:
         request = page(first, after, (str,), "universe", self.environment, self.key, self.as_of)
         (last_symbol,) = request.after or [""]
         start = bisect_right(self.symbols, last_symbol)
-        symbols = self.symbols[start : start + request.rows]
+        symbols = (
+            self.symbols[start : start + request.rows] if start or request.rows < len(self.symbols) else self.symbols
+        )
         info.context.charge(len(symbols))
 
         async def count(_: Info) -> int:

@@ -7,11 +7,11 @@ from typing import cast
 SHARES = {
     "prices": 50,
     "columns": 20,
-    "universes": 10,
-    "responses": 8,
+    "universes": 8,
+    "responses": 7,
     "documents": 5,
     "holdings": 5,
-    "group_names": 2,
+    "group_names": 5,
 }
 """Percent of the memory that each cache may hold.
 

@@ -15,9 +15,7 @@ SAMPLE = 64
 _HAVE_GC = 1 << 14  # the flag of classes whose objects refer to others
 _ALLOCATED_BY_PYTHON = 512  # bytes up to which CPython's own allocator serves; malloc adds a header beyond
 _INTERPRETERS_OWN = frozenset(map(id, range(-5, 257)))
-_SHARED, _PLAIN, _FUNCTION, _SEQUENCE, _INSTANCE, _OTHER = range(6)
-
-Kind = int
+_SHARED, _PLAIN, _FUNCTION, _SEQUENCE, _DICT, _INSTANCE, _OTHER = range(7)
 
 
 class Sizer:
@@ -29,7 +27,7 @@ class Sizer:
 
     def __init__(self, *shared: type) -> None:
         self._shared = (type, ModuleType, BuiltinFunctionType, CodeType, NoneType, bool, Enum, *shared)
-        self._kinds: dict[type, Kind] = {}
+        self._kinds: dict[type, int] = {}
 
     def __call__(self, *values: object, apart_from: Iterable[int] = ()) -> int:
         """Return the bytes of values, but for objects with some ids, which somebody else counts."""
@@ -53,6 +51,10 @@ class Sizer:
                 values += value.__closure__ or ()
             elif kind == _SEQUENCE and len(value) > SAMPLE:
                 total += self._estimate(value, seen)
+            elif kind == _DICT:
+                # its keys are not among its referents where all are texts
+                values += value
+                values += value.values()
             else:
                 referents = get_referents(value)
                 values += referents
@@ -73,16 +75,18 @@ class Sizer:
         seen.update(unique)
         return total + (size * len(rest) // len(sample) if sample else 0)
 
-    def _kind_of(self, of: type) -> Kind:
+    def _kind_of(self, of: type) -> int:
         if issubclass(of, self._shared):
             return _SHARED
         if of is Symbols or not of.__flags__ & _HAVE_GC:
             return _PLAIN
         if of is FunctionType:
             return _FUNCTION
-        if issubclass(of, list | tuple):
+        if issubclass(of, list | tuple) and not of.__dictoffset__:
             return _SEQUENCE
-        return _INSTANCE if of.__dictoffset__ < 0 else _OTHER
+        if of is dict:
+            return _DICT
+        return _INSTANCE if of.__dictoffset__ == -1 else _OTHER
 
 
 def allocated(size: int) -> int:

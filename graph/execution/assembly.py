@@ -1,16 +1,17 @@
 """Assembly: loaded columns become the rows of an answer, and the budget is charged for them.
 
 The objects of a set are distinct while an answer may hold each of them several times. So `times` goes along: how often
-each object of a set is in the answer, or None where each is there once or nobody counts.
+each object of a set is in the answer, or None where each is there once or nobody counts. `count` is about how many rows
+of a set the answer has: what these take as JSON is counted before they are made.
 """
 
 from collections.abc import Callable, Sequence
 from itertools import repeat
 from operator import mul
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from graph.execution.columns import Column, Content, Dependencies, Key, ListColumn, ObjectColumn, ObjectSet, ValueColumn
-from graph.execution.completion import complete_values
+from graph.execution.completion import complete_values, written_bytes
 from graph.execution.plans import Fallback, Field, Plan, failure_of
 from graph.model import Symbols
 
@@ -18,11 +19,19 @@ from graph.model import Symbols
 class ColumnSource(Protocol):
     """An execution of a plan, from which assembly takes columns and to which it charges them."""
 
+    written: int
+    """Bytes of the rows assembled so far, as JSON, about; each as often as it is in the answer."""
+    most: int
+    """Bytes that may be assembled."""
+
     def key(self, field: Field) -> Key:
         """Return the key of a field's columns."""
 
     def find(self, objects: ObjectSet, field: Field, key: Key) -> Column | None:
         """Return a column, derived now if that takes no waiting; None if it has to be loaded."""
+
+    def refuse(self) -> NoReturn:
+        """Raise the error of an answer that has too many bytes."""
 
     @property
     def charge(self) -> Callable[[Dependencies, int | None], None]:
@@ -41,20 +50,26 @@ def column_content(
     return column.content
 
 
-def assemble(source: ColumnSource, field: Field, content: Content, times: list[int] | None) -> Sequence[Any]:
-    """Return the values of a column as they are sent."""
+def assemble(
+    source: ColumnSource, field: Field, content: Content, times: list[int] | None, count: int
+) -> Sequence[Any]:
+    """Return the values of a column as they are sent; `count` says how many of them are in the answer."""
     match content:
-        case ValueColumn(values):
+        case ValueColumn(values, written):
+            source.written += written * count // (len(values) or 1)
+            if source.written > source.most:
+                source.refuse()
             return values
         case ObjectColumn(parts, indices):
             times = _times(content, times) if field.has_resolvers else None
             if len(parts) == 1 and indices is None:
                 ((name, objects),) = parts.items()
-                return _rows(source, field.plans[name], objects, times)
+                return _rows(source, field.plans[name], objects, times, count)
             rows: list[Any] = []
+            total = sum(map(len, parts.values())) or 1
             for name, objects in parts.items():
                 of_part = times and times[len(rows) : len(rows) + len(objects)]
-                rows += _rows(source, field.plans[name], objects, of_part)
+                rows += _rows(source, field.plans[name], objects, of_part, count * len(objects) // total)
             if indices is None:
                 return rows
             rows.append(None)
@@ -64,24 +79,40 @@ def assemble(source: ColumnSource, field: Field, content: Content, times: list[i
                 times = [
                     count for span, count in zip(offsets, times, strict=True) if span for _ in range(span[0], span[1])
                 ]
-            flat = assemble(source, field, items, times)
+            last = offsets[-1] if offsets else None
+            end = last[1] if last else next((span[1] for span in reversed(offsets) if span), 0)
+            flat = assemble(source, field, items, times, end * count // (len(offsets) or 1))
             if type(flat) is Symbols:
                 flat = list(flat)
             return [None if span is None else flat[span[0] : span[1]] for span in offsets]
 
 
-def _rows(source: ColumnSource, plan: Plan, objects: ObjectSet, times: list[int] | None) -> list[dict[str, Any]]:
+def _rows(
+    source: ColumnSource, plan: Plan, objects: ObjectSet, times: list[int] | None, count: int
+) -> list[dict[str, Any]]:
     columns: list[Sequence[Any]] = []
+    written = 0
     for field in plan.fields:
         if field is None:
             columns.append([plan.type] * len(objects))
             continue
         if objects.entry is None and field.output_type.leaf and field.resolver is None:
             # a column that no other operation can use need not be stored
-            columns.append(_attribute(field, objects))
+            values = _attribute(field, objects)
+            written += written_bytes(field.output_type, values)
+            columns.append(values)
             continue
         content = column_content(source, objects, field, source.key(field), times)
-        columns.append(content.values if type(content) is ValueColumn else assemble(source, field, content, times))
+        if type(content) is ValueColumn:
+            written += content.written
+            columns.append(content.values)
+        else:
+            columns.append(assemble(source, field, content, times, count))
+    number = len(columns[0]) if columns else len(objects)
+    written += plan.row_bytes * number
+    source.written += written if count == number else written * count // (number or 1)
+    if source.written > source.most:
+        source.refuse()
     match plan.names, columns:
         # twice as fast as the general case below
         case [a], [first]:

@@ -59,6 +59,8 @@ class ValueColumn(NamedTuple):
     """Values as they are sent, one for each object of the set."""
 
     values: Sequence[Any]
+    written: int
+    """Bytes of all values as JSON, about."""
 
 
 class ObjectColumn(NamedTuple):

@@ -10,6 +10,7 @@ from math import isfinite
 from types import NoneType
 from typing import Any, cast
 
+import orjson
 from graphql import GraphQLFloat, GraphQLInt, GraphQLLeafType, GraphQLResolveInfo, Undefined
 
 from graph.execution.columns import (
@@ -32,7 +33,8 @@ _NO_INFO = cast("GraphQLResolveInfo[Any]", None)
 def complete(output_type: OutputType, values: Sequence[Any], entry: ColumnCacheEntry | None) -> Content:
     """Return the column of values, whose objects belong to a cache entry; raise Fallback for values not of the type."""
     if output_type.leaf:
-        return ValueColumn(complete_values(output_type, values))
+        completed = complete_values(output_type, values)
+        return ValueColumn(completed, written_bytes(output_type, completed))
     if type(values) is LazyObjects or type(values) is UniqueObjects:
         return ObjectColumn({_type_name(output_type, values.of): ObjectSet(values, entry)} if values else {}, None)
     classes = set(map(type, values))
@@ -70,6 +72,16 @@ def complete_values(output_type: OutputType, values: Sequence[Any]) -> Sequence[
     ):
         raise Fallback(f"a value is no {leaf}{'' if output_type.nullable else '!'}")
     return coerced
+
+
+def written_bytes(output_type: OutputType, values: Sequence[Any]) -> int:
+    """Return the number of bytes that completed scalars or enum values take as JSON, about."""
+    if output_type.written:
+        return output_type.written * len(values)
+    try:
+        return sum(map(len, values)) + 3 * len(values)
+    except TypeError:
+        return sum(len(value) + 3 if type(value) is str else len(orjson.dumps(value, default=repr)) for value in values)
 
 
 def _are_finite(values: Sequence[float | None]) -> bool:

@@ -12,9 +12,9 @@ LIMIT_EXCEEDED alone ends the root field at once.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any, NamedTuple, Protocol, Self, cast
+from typing import Any, NamedTuple, NoReturn, Protocol, Self, cast
 
 from graphql import GraphQLError, GraphQLField, GraphQLObjectType
 from graphql.execution.collect_fields import FieldDetails
@@ -39,6 +39,14 @@ from graph.execution.plans import Fallback, Field, Plan, Plans, Resolver, failur
 from graph.model import Caller
 
 _NO_DEPENDENCIES = Dependencies()
+SHORT_DOCUMENT = 2_000
+"""Characters of a document that is parsed, validated and planned on the event loop, in some 10 ms."""
+ITEMS_AT_A_TIME = 15
+"""Items of a list that graphql-core completes without a turn of others."""
+INLINE_BYTES = 500_000
+"""Bytes of an answer that are assembled on the event loop, in some 5 ms."""
+MAX_ANSWER = 16 * 2**20
+"""Bytes that an answer may have; exports have no such bound."""
 MAX_KEY = 2_000
 """Characters of a field with its arguments; columns of a longer one are not shared with other operations."""
 
@@ -67,8 +75,18 @@ class Context(Protocol):
     def caller(self) -> Caller:
         """The caller that the answer is for."""
 
+    async def admit(self, resolver: Callable[..., Any], objects: int) -> None:
+        """Wait for a place in the lane if resolving so many objects makes the operation a dear one."""
+
+    def learn(self, resolver: Callable[..., Any], objects: int, cost: int) -> None:
+        """Note what resolving so many objects has cost."""
+
+    async def run_in_lane(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a function gives in the lane's thread."""
+
     objects: int
     costs: tuple[int, ...]
+    answer_bytes: int
 
 
 class _Info(NamedTuple):
@@ -88,6 +106,10 @@ class PlanResult(NamedTuple):
     """The reasons why fields are left to graphql-core."""
 
 
+class _Long(Exception):
+    """An answer is too long to be assembled on the event loop."""
+
+
 class _RolledBack(Exception):
     """A field of a mutation had errors, so that its transaction is not committed."""
 
@@ -99,6 +121,7 @@ class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
         super().__init__(*args, **kwargs)
         self._plans = plans
         self._result = result
+        self._in_lane = False
 
     def execute_collected_root_fields(
         self,
@@ -114,11 +137,14 @@ class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
             return self._execute_mutation(root_type, root_value, grouped_field_set)
         if new_defer_usages or (self.middleware_manager and self.middleware_manager.middlewares):
             return standard(root_type, root_value, grouped_field_set, serially, new_defer_usages)
-        plan = make_plan(self, root_type, grouped_field_set)
-        if self._plans:
-            self._plans.store(self.variable_values, plan)
 
         async def execute() -> dict[str, Any]:
+            if self.operation.loc and len(self.operation.loc.source.body) > SHORT_DOCUMENT:
+                plan = await self.context_value.run_in_lane(make_plan, self, root_type, grouped_field_set)
+            else:
+                plan = make_plan(self, root_type, grouped_field_set)
+            if self._plans:
+                self._plans.store(self.variable_values, plan)
             done, over_limit, _ = self._result or await self.execute_plan(plan, root_value)
             for name, error in over_limit.items():
                 details = grouped_field_set[name]
@@ -126,12 +152,45 @@ class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
                 self.handle_field_error(error, of, details, Path(None, name, root_type.name))
             done |= dict.fromkeys(over_limit)
             rest = {name: details for name, details in grouped_field_set.items() if name not in done}
-            if rest:
+            introspection = {name: each for name, each in rest.items() if each[0].node.name.value.startswith("__")}
+            if introspection:
+                # it awaits nothing, and takes some 0.1 s
+                self._in_lane = True
+                done |= await self.context_value.run_in_lane(
+                    standard, root_type, root_value, introspection, serially, new_defer_usages
+                )
+                self._in_lane = False
+            if rest := {name: each for name, each in rest.items() if name not in introspection}:
                 completed: Any = standard(root_type, root_value, rest, serially, new_defer_usages)
                 done |= await completed if self.is_awaitable(completed) else completed
             return {name: done[name] for name in grouped_field_set if name in done}
 
         return execute()
+
+    def complete_iterable_value(
+        self, item_type: Any, field_details_list: Any, info: Any, path: Path, items: Any, position_context: Any
+    ) -> AwaitableOrValue[list[Any]]:
+        """Complete a list as graphql-core does, but with turns of others between parts of a long one."""
+        if self._in_lane or not isinstance(items, Sequence) or len(items) <= ITEMS_AT_A_TIME:
+            return super().complete_iterable_value(item_type, field_details_list, info, path, items, position_context)
+        completed: list[Any] = []
+
+        async def complete() -> list[Any]:
+            waiting = []
+            for index, item in enumerate(items):
+                if index % ITEMS_AT_A_TIME == 0:
+                    await asyncio.sleep(0)
+                place = path.add_key(index, None)
+                if self.complete_list_item_value(
+                    item, completed, item_type, field_details_list, info, place, position_context
+                ):
+                    waiting.append(index)
+            values = await gather_with_cancel(*(completed[index] for index in waiting))
+            for index, value in zip(waiting, values, strict=True):
+                completed[index] = value
+            return completed
+
+        return complete()
 
     async def execute_plan(self, plan: Plan, root_value: Any) -> PlanResult:
         """Execute the root fields of a plan."""
@@ -195,6 +254,10 @@ class PlanExecution:
         """Key and arguments of the fields that depend on variables, by the ids of the fields."""
         self._columns: dict[tuple[int, Key], tuple[ObjectSet, Column | Exception]] = {}
         """Columns in use, which may be evicted meanwhile, and errors of loads, by the ids of object sets."""
+        self.written = 0
+        self.most = INLINE_BYTES
+        self._in_lane = False
+        """True in another thread, which stores nothing that operations share."""
 
     def execute_from_cache(self, plan: Plan) -> dict[str, Any] | None:
         """Return the data of a plan whose columns are all cached, or None."""
@@ -205,7 +268,7 @@ class PlanExecution:
                 name: self._assemble(plan, field, self._root)
                 for name, field in zip(plan.names, plan.fields, strict=True)
             }
-        except (Fallback, LimitExceeded):
+        except (Fallback, LimitExceeded, _Long):
             return None
         counts = self._root.counts
         counts.hits += len(data)
@@ -228,24 +291,42 @@ class PlanExecution:
         await self._load([(plan, root)])
         result = PlanResult({}, {}, {})
         for name, field in zip(plan.names, plan.fields, strict=True):
-            before = self._context.objects
+            before = self._context.objects, self.written
             try:
-                result.done[name] = self._assemble(plan, field, root)
+                try:
+                    result.done[name] = self._assemble(plan, field, root)
+                except _Long:
+                    self._context.objects, self.written = before
+                    self.most, self._in_lane = MAX_ANSWER, True
+                    result.done[name] = await self._context.run_in_lane(self._assemble, plan, field, root)
             except Fallback as reason:
-                self._context.objects = before
+                self._context.objects, self.written = before
                 result.left[name] = str(reason)
             except LimitExceeded as error:
-                self._context.objects = before
+                self._context.objects, self.written = before
                 result.over_limit[name] = error
+            finally:
+                # where one was long, the next may still be short
+                self.most, self._in_lane = min(MAX_ANSWER, self.written + INLINE_BYTES), False
+        self._context.answer_bytes = self.written
         return result
+
+    def refuse(self) -> NoReturn:
+        """Raise the error of an answer that has too many bytes, or too many for the event loop."""
+        if self.written <= MAX_ANSWER:
+            raise _Long
+        raise LimitExceeded(
+            f"The answer would have more than {MAX_ANSWER // 2**20} MB; ask for fewer fields, or for fewer at a time"
+            " with `first`."
+        )
 
     def _assemble(self, plan: Plan, field: Field | None, root: ObjectSet) -> Any:
         if field is None:
             return plan.type
         key = self._root_key(field) if self._caller and self._root is root else self.key(field)
-        if self._root is root:
+        if self._root is root and not self._in_lane:
             self._root.touch(key)
-        return assemble(self, field, column_content(self, root, field, key, None), None)[0]
+        return assemble(self, field, column_content(self, root, field, key, None), None, 1)[0]
 
     async def _load(self, selected: list[tuple[Plan, ObjectSet]]) -> None:
         """Load the columns that are missing, each followed by those below it, all at the same time."""
@@ -269,6 +350,8 @@ class PlanExecution:
 
     async def _load_column(self, objects: ObjectSet, key: Key, fields: list[Field]) -> None:
         """Load a column that some fields share, and then the columns that each of them selects below it."""
+        # before the load, since others may wait for that
+        await self._context.admit(cast("Resolver", fields[0].resolver).call, len(objects))
         make = self._make if objects.entry is None else self._make_once
         column = await make(objects, fields[0], key)
         if isinstance(column, Column):
@@ -300,6 +383,7 @@ class PlanExecution:
         try:
             values = await self._resolve(objects, field, fork)
             dependencies = fork.dependencies
+            self._context.learn(cast("Resolver", field.resolver).call, len(objects), dependencies.objects)
             entry = objects.entry_for(key, dependencies) if objects.entry and len(repr(key)) <= MAX_KEY else None
             column = Column(complete(field.output_type, values, entry), dependencies)
             if len(values) != len(objects):
@@ -355,12 +439,12 @@ class PlanExecution:
 
     def find(self, objects: ObjectSet, field: Field, key: Key) -> Column | None:
         """Return a column, derived now if that takes no waiting; None if it has to be loaded."""
-        if field.resolver is None:
+        if field.resolver is None and not self._in_lane:
             return objects.columns.get(key) or self._derive(objects, field, key)
         found = self._columns.get((id(objects), key))
         if found is None:
             column = objects.columns.get(key)
-            if column is None and not field.resolver.waits:
+            if column is None and not (field.resolver and field.resolver.waits):
                 column = self._derive(objects, field, key)
             if column:
                 self._columns[id(objects), key] = objects, column
@@ -387,7 +471,7 @@ class PlanExecution:
             column = Column(complete(field.output_type, values, entry), _NO_DEPENDENCIES)
         except Exception as error:
             raise failure_of(field, error) from error
-        return column if objects is self._root else objects.store(key, column, entry)
+        return column if objects is self._root or self._in_lane else objects.store(key, column, entry)
 
 
 def _below(field: Field, content: Content) -> Iterator[tuple[Plan, ObjectSet]]:

@@ -185,7 +185,7 @@ def _uncached(dependencies: Dependencies) -> Iterator[str]:
 
 def _values(content: Content, output_type: OutputType) -> str:
     match content:
-        case ValueColumn(values):
+        case ValueColumn(values, _):
             return f"{len(values):,} {output_type.leaf}"
         case ListColumn(items, offsets):
             assert output_type.items  # noqa: S101 - the type of a list

@@ -7,7 +7,7 @@ GRAPHQL_PARSE_FAILED, GRAPHQL_VALIDATION_FAILED, OPERATION_RESOLUTION_FAILURE or
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from graphql import (
     DocumentNode,
@@ -20,6 +20,7 @@ from graphql import (
     OperationDefinitionNode,
     SelectionSetNode,
     ValueNode,
+    parse,
     specified_rules,
     validate,
 )
@@ -79,20 +80,11 @@ class Limits(SchemaExtension):
             context.graphql_document = known.node
             yield
             return
-        options = {
-            "max_source_length": limits.characters,
-            "max_lexical_tokens": limits.tokens,
-            "max_comments": limits.lines,
-        }
-        context.parse_options = cast("ParseOptions", options)  # which names only the option these replaced
+        # which names only the option that these replaced
+        context.parse_options = cast("ParseOptions", _parse_options(limits))
         yield
         for error in context.pre_execution_errors or ():
-            if error.message.endswith("Parsing aborted."):
-                reason = error.message.removeprefix("Syntax Error: ").removesuffix("Parsing aborted.")
-                error.message = f"{reason}Ask for less, or split it into several requests."
-                _code(error, ErrorCode.LIMIT_EXCEEDED)
-            else:
-                _code(error, ErrorCode.GRAPHQL_PARSE_FAILED)
+            _code_syntax_error(error)
 
     def on_validate(self) -> Iterator[None]:
         """Report the errors that `check` finds, or that an operation has to be named."""
@@ -113,6 +105,17 @@ class Limits(SchemaExtension):
             errors = [_code(GraphQLError(message), ErrorCode.OPERATION_RESOLUTION_FAILURE)]
         context.pre_execution_errors = errors
         yield
+
+
+def read_document(
+    schema: GraphQLSchema, text: str, limits: DocumentLimits = DocumentLimits()
+) -> DocumentNode | list[GraphQLError]:
+    """Return the document of a text, or the errors that `Limits` would report."""
+    try:
+        document = parse(text, **cast("Any", _parse_options(limits)))
+    except GraphQLError as error:
+        return [_code_syntax_error(error)]
+    return check(schema, text, document, limits) or document
 
 
 def check(schema: GraphQLSchema, text: str, document: DocumentNode, limits: DocumentLimits) -> list[GraphQLError]:
@@ -144,6 +147,22 @@ def code_errors(errors: Iterable[GraphQLError]) -> None:
         )
         if (of_variables or of_arguments) and "code" not in (error.extensions or {}):
             _code(error, ErrorCode.INVALID_ARGUMENT)
+
+
+def _parse_options(limits: DocumentLimits) -> dict[str, int]:
+    return {
+        "max_source_length": limits.characters,
+        "max_lexical_tokens": limits.tokens,
+        "max_comments": limits.lines,
+    }
+
+
+def _code_syntax_error(error: GraphQLError) -> GraphQLError:
+    if not error.message.endswith("Parsing aborted."):
+        return _code(error, ErrorCode.GRAPHQL_PARSE_FAILED)
+    reason = error.message.removeprefix("Syntax Error: ").removesuffix("Parsing aborted.")
+    error.message = f"{reason}Ask for less, or split it into several requests."
+    return _code(error, ErrorCode.LIMIT_EXCEEDED)
 
 
 def _code(error: GraphQLError, code: ErrorCode) -> GraphQLError:

@@ -16,6 +16,7 @@ from graph.errors import LimitExceeded
 from graph.execution.columns import ColumnCacheRoot, Dependencies
 from graph.execution.consistency import ATTEMPTS, Attempt
 from graph.execution.dataloaders import DataLoader, Key, Read, Row
+from graph.execution.lane import INLINE_CELLS, Turn
 from graph.execution.runtime import Runtime
 from graph.model import ANONYMOUS, Caller, Environment
 from graph.postgres.database import Connection, Generation, ReadResult
@@ -46,9 +47,15 @@ class Operation:
 
     caller: Caller = ANONYMOUS
     """The caller that the answer is for."""
+    turn: Turn | None = None
+    """Its way through the lane of dear operations; None while it executes nothing."""
+    answer_bytes = 0
+    """Bytes of the answer as JSON, about; 0 if it was not assembled from columns."""
 
-    def __init__(self, runtime: Runtime, caller: Caller = ANONYMOUS) -> None:
+    def __init__(self, runtime: Runtime, caller: Caller = ANONYMOUS, address: str = "") -> None:
         self.runtime = runtime
+        self._address = address
+        """The address that the request comes from."""
         if caller is not ANONYMOUS:
             self.caller = caller
         self.statements: list[str] = []
@@ -63,7 +70,7 @@ class Operation:
         """Return a context that loads one column: it shares everything but its dependencies and its cost."""
         fork = object.__new__(type(self))
         fork.runtime, fork.statements, fork.generations = self.runtime, self.statements, set()
-        fork.caller, fork._attempt, fork._is_fork = self.caller, self._attempt, True
+        fork.caller, fork.turn, fork._attempt, fork._is_fork = self.caller, self.turn, self._attempt, True
         return fork
 
     @property
@@ -109,13 +116,17 @@ class Operation:
         """Return what `execute` gives in the first attempt whose reads are consistent; the last one is a snapshot."""
         generations = self.runtime.generations
         await generations.settled()
-        for number in range(1, ATTEMPTS + 1):
-            # if changes are not counted, nothing tells if two statements saw the same state
-            snapshot = number == ATTEMPTS or generations.mode is ListenerMode.OFF
-            async with self.attempt(snapshot=snapshot):
-                result = await execute()
-            if self.is_consistent:
-                break
+        self.turn = turn = Turn(self.runtime.lane, self.caller.key or self._address)
+        try:
+            for number in range(1, ATTEMPTS + 1):
+                # if changes are not counted, nothing tells if two statements saw the same state
+                snapshot = number == ATTEMPTS or generations.mode is ListenerMode.OFF
+                async with self.attempt(snapshot=snapshot):
+                    result = await execute()
+                if self.is_consistent:
+                    break
+        finally:
+            turn.end()
         return result
 
     async def once(self, execute: Callable[[], Awaitable[Value]]) -> Value:
@@ -184,6 +195,34 @@ class Operation:
         """Charge objects for each of the keys that were loaded."""
         self.costs = tuple(objects)
         self.charge(sum(self.costs))
+
+    async def compute(self, cells: int, function: Callable[..., Value], *arguments: Any) -> Value:
+        """Return what a pure function of arrays gives; `cells` is the number of array cells that it computes.
+
+        If they are many, it runs in the lane's thread.
+        """
+        if cells > INLINE_CELLS:
+            return await self.run_in_lane(function, *arguments)
+        await asyncio.sleep(0)  # others first: what follows blocks the event loop
+        return function(*arguments)
+
+    async def run_in_lane(self, function: Callable[..., Value], *arguments: Any) -> Value:
+        """Return what a function gives in the lane's thread."""
+        return await self.runtime.lane.run(function, *arguments)
+
+    async def admit(self, resolver: Callable[..., Any], objects: int) -> None:
+        """Wait for a place in the lane if resolving so many objects makes the operation a dear one.
+
+        The cost is estimated by what the resolver has cost for an object lately. Raises Overloaded.
+        """
+        if self.turn:
+            await self.turn.spend(int(objects * self.runtime.costs.get(resolver, 1)))
+
+    def learn(self, resolver: Callable[..., Any], objects: int, cost: int) -> None:
+        """Note what resolving so many objects has cost."""
+        costs = self.runtime.costs
+        known = costs.get(resolver, 1.0)
+        costs[resolver] = known + (cost / (objects or 1) - known) / 4
 
     def utc(self, timestamp: datetime | None) -> datetime | None:
         """Convert a timestamp of the tables, which has no zone, from the zone of the settings to UTC."""

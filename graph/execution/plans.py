@@ -15,6 +15,7 @@ from graphql import (
     FieldNode,
     GraphQLAbstractType,
     GraphQLBoolean,
+    GraphQLEnumType,
     GraphQLError,
     GraphQLField,
     GraphQLFloat,
@@ -60,6 +61,8 @@ _NATIVE_OUTPUTS: dict[Any, type] = {
     GraphQLInt: int,
 }
 """Classes of values that are sent unchanged, by their scalar."""
+_WRITTEN_BYTES: dict[Any, int] = {GraphQLBoolean: 6, GraphQLFloat: 20, GraphQLInt: 8}
+"""Bytes of values as JSON, about, by their scalar."""
 _UNCOERCED_INPUTS: dict[Any, type] = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}
 """Scalars whose input values coercion does not change, with the class of the values."""
 
@@ -116,6 +119,8 @@ class OutputType(NamedTuple):
     leaf: GraphQLLeafType | None = None
     accepts: frozenset[type] = frozenset()
     """Classes of the values that are sent unchanged."""
+    written: int = 0
+    """Bytes of a value as JSON, about; 0 if they have to be counted."""
     items: "OutputType | None" = None
     types: tuple[GraphQLObjectType, ...] = ()
     names: Mapping[type, str] = {}
@@ -157,6 +162,8 @@ class Plan(NamedTuple):
     type: str
     names: tuple[str, ...]
     fields: tuple[Field | None, ...]
+    row_bytes: int
+    """Bytes of the names in a row as JSON."""
     complete: bool = True
     """False if some fields are left to graphql-core."""
     left: Mapping[str, str] = {}
@@ -199,7 +206,7 @@ class Plans:
             sources = {name: VariableValueSource(of, given[name]) for name, (_, of) in plain.items()}
             return VariableValues(sources, {name: given[name] for name in plain})
         definitions = self.operation.variable_definitions or ()
-        found = get_variable_values(schema, definitions, dict(given))
+        found = get_variable_values(schema, definitions, dict(given), max_errors=1)
         if isinstance(found, list):
             return None
         if plain is None:
@@ -260,7 +267,8 @@ def make_plan(executor: Executor[Any], of: GraphQLObjectType, grouped: Mapping[s
             left[name] = str(reason)
     has_resolvers = any(field and (field.resolver or field.has_resolvers) for field in fields.values())
     async_fields = tuple(field for field in fields.values() if field and field.waits)
-    return Plan(of.name, tuple(fields), tuple(fields.values()), not left, left, has_resolvers, async_fields)
+    row_bytes = 2 + sum(len(name) + 4 for name in fields)
+    return Plan(of.name, tuple(fields), tuple(fields.values()), row_bytes, not left, left, has_resolvers, async_fields)
 
 
 def failure_of(field: Field, error: Exception) -> Fallback:
@@ -319,7 +327,9 @@ def _output_type(executor: Executor[Any], of: GraphQLOutputType) -> OutputType:
     bare = of if nullable else cast("GraphQLNonNull[Any]", of).of_type
     if is_leaf_type(bare):
         accepts = [_NATIVE_OUTPUTS.get(bare), NoneType if nullable else None]
-        return OutputType(nullable, leaf=bare, accepts=frozenset(filter(None, accepts)))
+        longest = max(map(len, bare.values)) + 3 if isinstance(bare, GraphQLEnumType) else 0
+        written = longest or _WRITTEN_BYTES.get(bare, 0)
+        return OutputType(nullable, leaf=bare, accepts=frozenset(filter(None, accepts)), written=written)
     if isinstance(bare, GraphQLList):
         return OutputType(nullable, items=_output_type(executor, bare.of_type))
     types = (bare,) if is_object_type(bare) else executor.schema.get_possible_types(cast("GraphQLAbstractType", bare))

@@ -1,7 +1,7 @@
 """The state that all operations of a process share: its database, its caches and its batches."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from graph.caching.response_cache import ResponseCache
 from graph.execution.columns import ColumnCache
 from graph.execution.dataloaders import BatchQueue
 from graph.execution.documents import Documents
+from graph.execution.lane import Lane
 from graph.postgres.database import Connection, Database, ReadResult
 from graph.settings import Settings
 from graph.telemetry import Observer
@@ -49,6 +50,9 @@ class Runtime:
             self.generations, max_bytes=share_of(settings.memory_bytes, "responses"), observer=observer
         )
         self.batches = BatchQueue(self.read, observer)
+        self.lane = Lane()
+        self.costs: dict[Callable[..., Any], float] = {}
+        """Objects that each resolver has cost for an object lately."""
         self.prices_lock = asyncio.Lock()
         """A lock on reading closes, so that one read of them can build on another."""
 
@@ -76,6 +80,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Cancel what is in flight and close the caches."""
+        self.lane.close()
         await self.batches.close()
         await self.data_caches.close()
 

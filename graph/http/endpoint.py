@@ -25,6 +25,7 @@ from graph.http.responses import (
     Payload,
     encode,
     error_payload,
+    retry_headers,
     send_cached_response,
     send_response,
     status_of,
@@ -33,6 +34,9 @@ from graph.model import ANONYMOUS, Caller
 from graph.telemetry import Observer
 
 log = logging.getLogger(__name__)
+
+INLINE_BYTES = 500_000
+"""Bytes of an answer that are encoded on the event loop; more take over half a millisecond."""
 
 ExecuteFromCache: TypeAlias = Callable[[str, dict[str, Any] | None, str | None, Any], dict[str, Any] | None]
 """A function from document, variables, operation name and context to the data, or None if it has to be executed."""
@@ -65,9 +69,10 @@ class GraphQLEndpoint:
     """ASGI application for one address: `starlette.routing.Route("/graphql", GraphQLEndpoint(...))`.
 
     `identify` tells who the caller is; without it all are anonymous. Each of `checks` may refuse a request, before its
-    body is read and before the response cache. `make_context` makes the context of an operation for a caller, `page`
-    the response to a browser that sends no query, and `execute_from_cache` the data of queries that need not be
-    executed. Bodies and query strings over `max_body` bytes are refused. An operation is cancelled after `time_limit`
+    body is read and before the response cache. `make_context` makes the context of an operation for a caller and an
+    address, `page` the response to a browser that sends no query, and `execute_from_cache` the data of queries that
+    need not be executed. Bodies and query strings over `max_body` bytes are refused. An operation is cancelled after
+    `time_limit`
     seconds, or when its client disconnects. Status 500 means a fault of the server, which is in the log under the id in
     the response.
     """
@@ -75,7 +80,7 @@ class GraphQLEndpoint:
     def __init__(
         self,
         schema: Schema,
-        make_context: Callable[[Caller], Any],
+        make_context: Callable[[Caller, str], Any],
         page: Callable[[], Response],
         response_cache: Callable[[], ResponseCache] | None = None,
         execute_from_cache: ExecuteFromCache | None = None,
@@ -120,9 +125,12 @@ class GraphQLEndpoint:
             hit = cached is not None
             if not hit:
                 request = parse_request(text, method)
-                answer = self._answer_from_cache(request, caller)  # which does not wait, and needs no guard
-                payload, context = answer or await self._execute_guarded(request, caller, method, receive)
-                status, body = status_of(payload, media_type), encode(payload)
+                address = (scope.get("client") or ("",))[0]
+                answer = self._answer_from_cache(request, caller, address)  # which does not wait, and needs no guard
+                payload, context, body = answer or await self._execute_guarded(
+                    request, caller, address, method, receive
+                )
+                status, more_headers = status_of(payload, media_type), retry_headers(payload)
                 if cache and context is not None and "errors" not in payload:
                     cached = cache.store(key, body, context.validity)
         except ClientDisconnected:
@@ -193,30 +201,38 @@ class GraphQLEndpoint:
                 more = message.get("more_body", False)
         return bytes(body)
 
-    def _answer_from_cache(self, request: GraphQLRequest, caller: Caller) -> tuple[Payload, Any] | None:
-        """Return the payload and context of a query whose data are all cached, or None."""
+    def _answer_from_cache(
+        self, request: GraphQLRequest, caller: Caller, address: str
+    ) -> tuple[Payload, Any, bytes] | None:
+        """Return the payload, context and body of a query whose data are all cached, or None."""
         if self._execute_from_cache is None:
             return None
-        context = self._make_context(caller)
+        context = self._make_context(caller, address)
         data = self._execute_from_cache(request.query, request.variables, request.operation_name, context)
-        return None if data is None else ({"data": data}, context)
+        if data is None:
+            return None
+        payload: Payload = {"data": data}
+        return payload, context, encode(payload)
 
     async def _execute_guarded(
-        self, request: GraphQLRequest, caller: Caller, method: str, receive: Receive
-    ) -> tuple[Payload, Any]:
-        """Execute the operation within its time limit and while the client stays connected."""
+        self, request: GraphQLRequest, caller: Caller, address: str, method: str, receive: Receive
+    ) -> tuple[Payload, Any, bytes]:
+        """Execute the operation and encode its answer, within its time limit and while the client stays connected."""
         try:
             with RequestGuard(self._time_limit, _OperationTimeout, receive):
-                return await self._execute(request, caller, method)
+                payload, context = await self._execute(request, caller, address, method)
+                if getattr(context, "answer_bytes", 0) > INLINE_BYTES:
+                    return payload, context, await context.run_in_lane(encode, payload)
         except _OperationTimeout:
             message = f"The operation was stopped after {self._time_limit:g} seconds; ask for less at a time."
-            return error_payload(message, ErrorCode.LIMIT_EXCEEDED), None
+            payload, context = error_payload(message, ErrorCode.LIMIT_EXCEEDED), None
+        return payload, context, encode(payload)
 
-    async def _execute(self, request: GraphQLRequest, caller: Caller, method: str) -> tuple[Payload, Any]:
+    async def _execute(self, request: GraphQLRequest, caller: Caller, address: str, method: str) -> tuple[Payload, Any]:
         """Return the payload, and the context if the operation was executed."""
         allowed = METHODS[method]
         try:
-            context = self._make_context(caller)
+            context = self._make_context(caller, address)
             result = await self._schema.execute(
                 request.query,
                 variable_values=request.variables,

@@ -38,6 +38,14 @@ def status_of(payload: Payload, media_type: str) -> int:
     return 200 if media_type == JSON and status < _SERVER_ERROR else status
 
 
+def retry_headers(payload: Payload) -> list[tuple[bytes, bytes]]:
+    """Return the header that says when to ask again, of a payload with an error that says so."""
+    for error in payload.get("errors", ()):
+        if seconds := error.get("extensions", {}).get("retryAfter"):
+            return [(b"retry-after", b"%d" % seconds)]
+    return []
+
+
 def encode(payload: Payload) -> bytes:
     """Encode a payload as JSON."""
     try:

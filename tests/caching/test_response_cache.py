@@ -61,7 +61,7 @@ class Site:
 async def opened(url: str) -> AsyncIterator[Site]:
     async with open_runtime(Settings(database_url=url)) as runtime:
         await runtime.generations.confirmed()
-        endpoint = GraphQLEndpoint(SCHEMA, lambda _: site.operation(), HTMLResponse, lambda: runtime.response_cache)
+        endpoint = GraphQLEndpoint(SCHEMA, lambda *_: site.operation(), HTMLResponse, lambda: runtime.response_cache)
         transport = httpx2.ASGITransport(app=Starlette(routes=[Route("/graphql", endpoint)]))
         async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
             site = Site(runtime, client, await asyncpg.connect(url))
@@ -273,7 +273,7 @@ async def test_what_was_read_before_everything_became_worthless_is_read_again(
 async def test_a_client_that_is_gone_when_it_is_answered_is_no_error_of_ours(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    endpoint = GraphQLEndpoint(SCHEMA, lambda _: site.operation(), HTMLResponse, lambda: site.runtime.response_cache)
+    endpoint = GraphQLEndpoint(SCHEMA, lambda *_: site.operation(), HTMLResponse, lambda: site.runtime.response_cache)
     body = orjson.dumps({"query": TOP3})
     sent: list[str] = []
 

@@ -128,7 +128,7 @@ async def test_a_lost_connection_is_told_once_and_nothing_is_written(live: Live)
 async def test_over_http_it_runs_as_often_as_it_is_sent(live: Live) -> None:
     endpoint = GraphQLEndpoint(
         SCHEMA,
-        lambda caller: Operation(live.runtime, caller),
+        lambda *asker: Operation(live.runtime, *asker),
         HTMLResponse,
         lambda: live.runtime.response_cache,
         SCHEMA.execute_from_cache,

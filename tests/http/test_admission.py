@@ -39,7 +39,7 @@ async def ask(live: Live) -> Send:
     heads.clear()
     endpoint = GraphQLEndpoint(
         schema,
-        lambda caller: Operation(live.runtime, caller),
+        lambda *asker: Operation(live.runtime, *asker),
         HTMLResponse,
         lambda: live.runtime.response_cache,
         schema.execute_from_cache,

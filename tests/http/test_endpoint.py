@@ -140,7 +140,7 @@ def make_endpoint(max_body: int = 100_000, time_limit: float = 30.0) -> GraphQLE
     contexts = itertools.count(1)
     return GraphQLEndpoint(
         schema,
-        make_context=lambda _: next(contexts),
+        make_context=lambda *_: next(contexts),
         page=lambda: HTMLResponse("<p>page", headers={"Vary": "Accept"}),
         max_body=max_body,
         time_limit=time_limit,
@@ -569,7 +569,7 @@ async def test_values_that_are_hard_to_write(post: Send):
 
 
 async def test_a_database_that_is_away_is_told_by_the_status():
-    def make_context(_: object) -> object:
+    def make_context(*_: object) -> object:
         raise DatabaseUnavailable("The database does not answer.", since="12:00")
 
     for accept in (PLAIN, GRAPHQL):
@@ -589,7 +589,7 @@ async def test_a_failure_that_the_schema_masked_is_one_of_the_server(caplog: pyt
             for one in errors:
                 one.message, one.extensions = "masked", {"code": "INTERNAL", "id": "7"}
 
-    endpoint = GraphQLEndpoint(Masking(Query), lambda _: object(), HTMLResponse)
+    endpoint = GraphQLEndpoint(Masking(Query), lambda *_: object(), HTMLResponse)
     status, _, body = await call(endpoint, b'{"query":"{xyz}"}', content_type=PLAIN.encode())
     assert (status, json.loads(body)) == (
         500,

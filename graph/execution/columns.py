@@ -149,8 +149,8 @@ class LazyObjects(Sequence[Any]):
     def __iter__(self) -> Iterator[Any]:
         # they are not kept, since they would take ten times the memory of their attributes
         names = tuple(self._columns)
-        for row in zip(*self._columns.values(), strict=True):
-            yield self.of(**dict(zip(names, row, strict=True)), **self._same)
+        rows = zip(*self._columns.values(), strict=True)
+        return iter([self.of(**dict(zip(names, row, strict=True)), **self._same) for row in rows])
 
     @property
     def ids(self) -> set[int]:

@@ -7,11 +7,11 @@ CREATE TABLE IF NOT EXISTS definition_groups (
     id serial PRIMARY KEY,
     name varchar(100) NOT NULL,
     -- TickStock's types and UNIVERSE, since live databases hold index lists such as nasdaq100 and dow30
-    type varchar(50) NOT NULL CHECK (type IN ('ETF', 'THEME', 'SECTOR', 'SEGMENT', 'CUSTOM', 'UNIVERSE')),
+    type varchar(50) NOT NULL CHECK (type::text IN ('ETF', 'THEME', 'SECTOR', 'SEGMENT', 'CUSTOM', 'UNIVERSE')),
     description text,
     metadata jsonb,
     liquidity_filter jsonb,
-    environment varchar(10) NOT NULL CHECK (environment IN ('DEFAULT', 'TEST', 'UAT', 'PROD')),
+    environment varchar(10) NOT NULL CHECK (environment::text IN ('DEFAULT', 'TEST', 'UAT', 'PROD')),
     created_at timestamp without time zone DEFAULT CURRENT_TIMESTAMP,
     updated_at timestamp without time zone DEFAULT CURRENT_TIMESTAMP,
     last_update timestamp without time zone DEFAULT CURRENT_TIMESTAMP,
@@ -21,7 +21,7 @@ CREATE INDEX IF NOT EXISTS idx_definition_groups_type ON definition_groups (type
 CREATE INDEX IF NOT EXISTS idx_definition_groups_environment ON definition_groups (environment);
 CREATE INDEX IF NOT EXISTS idx_definition_groups_name ON definition_groups (name);
 CREATE INDEX IF NOT EXISTS idx_definition_groups_type_env ON definition_groups (type, environment);
-CREATE INDEX IF NOT EXISTS idx_definition_groups_lower_name ON definition_groups (lower(name), environment);
+CREATE INDEX IF NOT EXISTS idx_definition_groups_lower_name ON definition_groups (lower(name::text), environment);
 
 CREATE TABLE IF NOT EXISTS group_memberships (
     id serial PRIMARY KEY,
@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS group_memberships (
 CREATE INDEX IF NOT EXISTS idx_group_memberships_group_id ON group_memberships (group_id);
 CREATE INDEX IF NOT EXISTS idx_group_memberships_symbol ON group_memberships (symbol);
 CREATE INDEX IF NOT EXISTS idx_group_memberships_symbol_group ON group_memberships (symbol, group_id);
-CREATE INDEX IF NOT EXISTS idx_group_memberships_lower_symbol ON group_memberships (lower(symbol));
+CREATE INDEX IF NOT EXISTS idx_group_memberships_lower_symbol ON group_memberships (lower(symbol::text));
 -- pages of members, heaviest first or by symbol, are read in order from these indexes
 CREATE INDEX IF NOT EXISTS idx_group_memberships_by_weight
     ON group_memberships (group_id, weight DESC NULLS LAST, symbol COLLATE "C", id);
@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS symbols (
     name text,
     industry text
 );
-CREATE INDEX IF NOT EXISTS idx_symbols_lower_symbol ON symbols (lower(symbol));
+CREATE INDEX IF NOT EXISTS idx_symbols_lower_symbol ON symbols (lower(symbol::text));
 
 -- Daily prices of stocks, split-adjusted by their writer. Numbers are double precision, since computations use it anyway, it
 -- has 15 digits and a quote at most 10, and three years of a market are read in two thirds of the time of numeric.
@@ -81,7 +81,7 @@ CREATE TABLE IF NOT EXISTS group_history (
     PRIMARY KEY (group_id, valid_from)
 );
 CREATE UNIQUE INDEX IF NOT EXISTS idx_group_history_open ON group_history (group_id) WHERE valid_to IS NULL;
-CREATE INDEX IF NOT EXISTS idx_group_history_lower_name ON group_history (lower(name), environment);
+CREATE INDEX IF NOT EXISTS idx_group_history_lower_name ON group_history (lower(name::text), environment);
 
 CREATE TABLE IF NOT EXISTS membership_history (
     group_id integer NOT NULL,
@@ -151,10 +151,12 @@ BEGIN
 END;
 $$;
 
--- Records a change and notifies the listeners of channel `stockgraph` of the groups it concerns (null means any).
+-- Records a change and notifies the listeners of channel `stockgraph` of the groups it concerns (null means any). After
+-- `SET stockgraph.notify = off` it does not notify, since PREPARE TRANSACTION refuses transactions that did; the change is
+-- then seen by polling.
 -- Arguments: the family, and the column that holds a group's id, if any.
 CREATE OR REPLACE FUNCTION record_data_change() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     changed_family CONSTANT text := TG_ARGV[0];
     group_column CONSTANT text := TG_ARGV[1];
@@ -189,6 +191,9 @@ BEGIN
         RETURN NULL;
     END IF;
     PERFORM count_data_change(changed_family);
+    IF current_setting('stockgraph.notify', true) = 'off' THEN
+        RETURN NULL;
+    END IF;
     -- a payload has at most 7,999 bytes
     IF jsonb_array_length(groups) > 500 THEN
         groups := NULL;
@@ -202,7 +207,7 @@ $$;
 -- Records a change of prices, whose families are `prices`, each month (`prices 2024-03`), so that a cache of years reloads
 -- only the months that changed, and `prices all` for changes of unknown months.
 CREATE OR REPLACE FUNCTION record_price_change() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     months text[];
     month text;
@@ -227,7 +232,9 @@ BEGIN
     FOREACH month IN ARRAY months LOOP
         PERFORM count_data_change('prices ' || month);
     END LOOP;
-    PERFORM pg_notify('stockgraph', jsonb_build_object('family', 'prices', 'xid', pg_current_xact_id()::text)::text);
+    IF current_setting('stockgraph.notify', true) IS DISTINCT FROM 'off' THEN
+        PERFORM pg_notify('stockgraph', jsonb_build_object('family', 'prices', 'xid', pg_current_xact_id()::text)::text);
+    END IF;
     RETURN NULL;
 END;
 $$;
@@ -241,13 +248,16 @@ $$;
 
 -- Ends the open rows of groups that a statement deleted or updated; rows that began on the same day are deleted.
 CREATE OR REPLACE FUNCTION close_group_history() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     day CONSTANT date := effective_day();
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
-        DELETE FROM group_history WHERE valid_to IS NULL AND valid_from >= day;
-        UPDATE group_history SET valid_to = day WHERE valid_to IS NULL;
+        -- what is left is in other partitions
+        DELETE FROM group_history AS h WHERE valid_to IS NULL AND valid_from >= day
+            AND NOT EXISTS (SELECT FROM definition_groups AS g WHERE g.id = h.group_id);
+        UPDATE group_history AS h SET valid_to = day WHERE valid_to IS NULL
+            AND NOT EXISTS (SELECT FROM definition_groups AS g WHERE g.id = h.group_id);
         RETURN NULL;
     END IF;
     WITH gone AS MATERIALIZED (
@@ -264,13 +274,15 @@ END;
 $$;
 
 CREATE OR REPLACE FUNCTION close_membership_history() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     day CONSTANT date := effective_day();
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
-        DELETE FROM membership_history WHERE valid_to IS NULL AND valid_from >= day;
-        UPDATE membership_history SET valid_to = day WHERE valid_to IS NULL;
+        DELETE FROM membership_history AS h WHERE valid_to IS NULL AND valid_from >= day
+            AND NOT EXISTS (SELECT FROM group_memberships AS m WHERE m.group_id = h.group_id AND m.symbol = h.symbol);
+        UPDATE membership_history AS h SET valid_to = day WHERE valid_to IS NULL
+            AND NOT EXISTS (SELECT FROM group_memberships AS m WHERE m.group_id = h.group_id AND m.symbol = h.symbol);
         RETURN NULL;
     END IF;
     WITH gone AS MATERIALIZED (
@@ -290,7 +302,7 @@ $$;
 -- Opens rows for groups that a statement inserted or updated; an equal row that ended on the same day is reopened instead.
 -- FOR SHARE, since a snapshot may be older than the end of a row, which REPEATABLE READ then reports as serialization failure.
 CREATE OR REPLACE FUNCTION open_group_history() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     day CONSTANT date := effective_day();
 BEGIN
@@ -314,7 +326,7 @@ END;
 $$;
 
 CREATE OR REPLACE FUNCTION open_membership_history() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     day CONSTANT date := effective_day();
 BEGIN
@@ -343,70 +355,88 @@ DECLARE
     own_function text;
     reader text;
 BEGIN
-    -- the schema that init was run in, so that a caller's own search path cannot substitute other tables
+    -- tables are named with the schema that init was run in, and nothing else is looked up there, so that nobody's tables,
+    -- functions or operators can take the place of those that are meant
+    FOREACH own_function IN ARRAY ARRAY['count_data_change(text)', 'effective_day()', 'record_data_change()', 'record_price_change()',
+                                        'close_group_history()', 'close_membership_history()', 'open_group_history()',
+                                        'open_membership_history()']
+    LOOP
+        EXECUTE regexp_replace(pg_get_functiondef(to_regprocedure(own_function)::oid),
+            '(?<![\w.])(definition_groups|group_memberships|group_history|membership_history|data_change|count_data_change|effective_day)(?!\w)',
+            quote_ident(current_schema()) || '.\1', 'g');
+    END LOOP;
     FOREACH own_function IN ARRAY ARRAY['record_data_change', 'record_price_change', 'close_group_history',
                                         'close_membership_history', 'open_group_history', 'open_membership_history']
     LOOP
-        EXECUTE format('ALTER FUNCTION %I() SET search_path = pg_catalog, %I, pg_temp', own_function, current_schema());
+        EXECUTE format('ALTER FUNCTION %I() SET search_path = pg_catalog, pg_temp', own_function);
         -- a table that grows within a statement may be planned as empty, as it was when it was last analyzed
         EXECUTE format('ALTER FUNCTION %I() SET enable_seqscan = off', own_function);
         -- they run with their owner's rights, so no other user may attach them to a table
         EXECUTE format('REVOKE EXECUTE ON FUNCTION %I() FROM PUBLIC', own_function);
     END LOOP;
+    -- a statement fires the triggers of the table that it names alone, so each partition and child has its own, the lowest
+    -- first; foreign tables can have none
     FOR watched IN
-        SELECT * FROM (VALUES
-            ('definition_groups', 'record_data_change(''groups'', ''id'')', 'true'),
-            ('group_memberships', 'record_data_change(''groups'', ''group_id'')', 'true'),
-            ('symbols', 'record_data_change(''groups'')', 'true'),
-            ('ohlcv_daily', 'record_price_change()', 'true'),
+        WITH RECURSIVE member (name, relation, depth) AS (
+            SELECT w.name, to_regclass(w.name)::oid, 0
+            FROM (VALUES ('definition_groups'), ('group_memberships'), ('symbols'), ('ohlcv_daily'), ('group_history'),
+                         ('membership_history')) AS w (name)
+            UNION
+            SELECT member.name, i.inhrelid, member.depth + 1 FROM member JOIN pg_inherits AS i ON i.inhparent = member.relation
+        )
+        SELECT member.relation::regclass AS place, w.*
+        FROM member JOIN (VALUES
+            ('definition_groups', 'record_data_change(''groups'', ''id'')', 'true', 'group_history'),
+            ('group_memberships', 'record_data_change(''groups'', ''group_id'')', 'true', 'membership_history'),
+            ('symbols', 'record_data_change(''groups'')', 'true', NULL),
+            ('ohlcv_daily', 'record_price_change()', 'true', NULL),
             -- what the triggers write to the history is recorded with the change that fired them
-            ('group_history', 'record_data_change(''groups'', ''group_id'')', 'pg_trigger_depth() = 0'),
-            ('membership_history', 'record_data_change(''groups'', ''group_id'')', 'pg_trigger_depth() = 0')
-        ) AS w (name, recorder, condition)
+            ('group_history', 'record_data_change(''groups'', ''group_id'')', 'pg_trigger_depth() = 0', NULL),
+            ('membership_history', 'record_data_change(''groups'', ''group_id'')', 'pg_trigger_depth() = 0', NULL)
+        ) AS w (name, recorder, condition, history) ON w.name = member.name
+        JOIN pg_class AS c ON c.oid = member.relation AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+        ORDER BY member.depth DESC
     LOOP
-        EXECUTE format('CREATE OR REPLACE TRIGGER data_change_insert AFTER INSERT ON %I
+        EXECUTE format('CREATE OR REPLACE TRIGGER data_change_insert AFTER INSERT ON %s
             REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION %s',
-            watched.name, watched.condition, watched.recorder);
-        EXECUTE format('CREATE OR REPLACE TRIGGER data_change_update AFTER UPDATE ON %I
+            watched.place, watched.condition, watched.recorder);
+        EXECUTE format('CREATE OR REPLACE TRIGGER data_change_update AFTER UPDATE ON %s
             REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
             FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION %s',
-            watched.name, watched.condition, watched.recorder);
-        EXECUTE format('CREATE OR REPLACE TRIGGER data_change_delete AFTER DELETE ON %I
+            watched.place, watched.condition, watched.recorder);
+        EXECUTE format('CREATE OR REPLACE TRIGGER data_change_delete AFTER DELETE ON %s
             REFERENCING OLD TABLE AS old_rows
             FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION %s',
-            watched.name, watched.condition, watched.recorder);
-        EXECUTE format('CREATE OR REPLACE TRIGGER data_change_truncate AFTER TRUNCATE ON %I
-            FOR EACH STATEMENT EXECUTE FUNCTION %s', watched.name, watched.recorder);
+            watched.place, watched.condition, watched.recorder);
+        EXECUTE format('CREATE OR REPLACE TRIGGER data_change_truncate AFTER TRUNCATE ON %s
+            FOR EACH STATEMENT EXECUTE FUNCTION %s', watched.place, watched.recorder);
         -- also in sessions that apply replicated changes
-        EXECUTE format('ALTER TABLE %1$I ENABLE ALWAYS TRIGGER data_change_insert,
+        EXECUTE format('ALTER TABLE ONLY %1$s ENABLE ALWAYS TRIGGER data_change_insert,
             ENABLE ALWAYS TRIGGER data_change_update, ENABLE ALWAYS TRIGGER data_change_delete,
-            ENABLE ALWAYS TRIGGER data_change_truncate', watched.name);
-    END LOOP;
-    FOR watched IN
-        SELECT * FROM (VALUES ('definition_groups', 'group_history'), ('group_memberships', 'membership_history')) AS w (name, history)
-    LOOP
+            ENABLE ALWAYS TRIGGER data_change_truncate', watched.place);
+        CONTINUE WHEN watched.history IS NULL;
         -- triggers fire in the order of their names, so history_close before history_open
-        EXECUTE format('CREATE OR REPLACE TRIGGER history_close_delete AFTER DELETE ON %I
+        EXECUTE format('CREATE OR REPLACE TRIGGER history_close_delete AFTER DELETE ON %s
             REFERENCING OLD TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION %I()',
-            watched.name, 'close_' || watched.history);
-        EXECUTE format('CREATE OR REPLACE TRIGGER history_close_update AFTER UPDATE ON %I
+            watched.place, 'close_' || watched.history);
+        EXECUTE format('CREATE OR REPLACE TRIGGER history_close_update AFTER UPDATE ON %s
             REFERENCING OLD TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION %I()',
-            watched.name, 'close_' || watched.history);
-        EXECUTE format('CREATE OR REPLACE TRIGGER history_close_truncate AFTER TRUNCATE ON %I
-            FOR EACH STATEMENT EXECUTE FUNCTION %I()', watched.name, 'close_' || watched.history);
-        EXECUTE format('CREATE OR REPLACE TRIGGER history_open_insert AFTER INSERT ON %I
+            watched.place, 'close_' || watched.history);
+        EXECUTE format('CREATE OR REPLACE TRIGGER history_close_truncate AFTER TRUNCATE ON %s
+            FOR EACH STATEMENT EXECUTE FUNCTION %I()', watched.place, 'close_' || watched.history);
+        EXECUTE format('CREATE OR REPLACE TRIGGER history_open_insert AFTER INSERT ON %s
             REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION %I()',
-            watched.name, 'open_' || watched.history);
-        EXECUTE format('CREATE OR REPLACE TRIGGER history_open_update AFTER UPDATE ON %I
+            watched.place, 'open_' || watched.history);
+        EXECUTE format('CREATE OR REPLACE TRIGGER history_open_update AFTER UPDATE ON %s
             REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION %I()',
-            watched.name, 'open_' || watched.history);
-        EXECUTE format('ALTER TABLE %1$I ENABLE ALWAYS TRIGGER history_close_delete,
+            watched.place, 'open_' || watched.history);
+        EXECUTE format('ALTER TABLE ONLY %1$s ENABLE ALWAYS TRIGGER history_close_delete,
             ENABLE ALWAYS TRIGGER history_close_update, ENABLE ALWAYS TRIGGER history_close_truncate,
-            ENABLE ALWAYS TRIGGER history_open_insert, ENABLE ALWAYS TRIGGER history_open_update', watched.name);
+            ENABLE ALWAYS TRIGGER history_open_insert, ENABLE ALWAYS TRIGGER history_open_update', watched.place);
         -- users who may read a table may read its history
         FOR reader IN
             SELECT DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END
-            FROM pg_class, aclexplode(relacl) WHERE oid = watched.name::regclass AND privilege_type = 'SELECT'
+            FROM pg_class, aclexplode(relacl) WHERE oid = to_regclass(watched.name) AND privilege_type = 'SELECT'
         LOOP
             EXECUTE format('GRANT SELECT ON %I TO %s', watched.history, reader);
         END LOOP;

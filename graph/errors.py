@@ -33,12 +33,13 @@ class ErrorCode(StrEnum):
     BAD_CURSOR = "BAD_CURSOR", 400, "A cursor was not made by this server for this list."
     NO_HISTORY = "NO_HISTORY", 400, "The day is before a group's history, or the database keeps no history."
     LIMIT_EXCEEDED = "LIMIT_EXCEEDED", 400, "The request exceeds a limit of size, depth or time."
+    RATE_LIMITED = "RATE_LIMITED", 429, "More requests a minute came from the caller or its address than are allowed."
     DATABASE_UNAVAILABLE = (
         "DATABASE_UNAVAILABLE",
         503,
         "The database does not answer, lacks tables, or cannot confirm cached data.",
     )
-    OVERLOADED = "OVERLOADED", 503, "Too many dear queries wait already; ask again after `retryAfter` seconds."
+    OVERLOADED = "OVERLOADED", 503, "Too many requests or dear queries wait; ask again after `retryAfter` seconds."
     INTERNAL = "INTERNAL", 500, "The server failed; its log has the reason under the error's `id`."
     GRAPHQL_PARSE_FAILED = "GRAPHQL_PARSE_FAILED", 400, "The document is not GraphQL."
     GRAPHQL_VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED", 400, "The document does not fit the schema."
@@ -51,7 +52,7 @@ class ErrorCode(StrEnum):
 
 
 class StockgraphError(Exception):
-    """An error with a message for people; the command line prints it and exits with 1."""
+    """An error with messages for people, a line each; the command line prints them and exits with 1."""
 
 
 class EmbeddedServerError(StockgraphError):

@@ -5,6 +5,7 @@ import sys
 from array import array
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any, NamedTuple, Self, SupportsIndex
 
 
@@ -47,6 +48,9 @@ class Caller(NamedTuple):
 
 ANONYMOUS = Caller()
 
+_IDS = 2**31  # of the database are below
+_NOT_OURS = "It is not what was written."
+
 
 class GroupName(NamedTuple):
     """Id, name and type of a group."""
@@ -54,6 +58,14 @@ class GroupName(NamedTuple):
     id: int
     name: str
     type: str
+
+    @classmethod
+    def from_json(cls, value: object) -> "GroupName":
+        """Return a name that was written as JSON; raise ValueError if it is anything else."""
+        match value:
+            case [int(id), str(name), str(type)] if 0 < id < _IDS and id is not True and "\0" not in name + type:
+                return cls(id, name, type)
+        raise ValueError(_NOT_OURS)
 
 
 class Symbols(tuple[str, ...]):
@@ -65,6 +77,15 @@ class Symbols(tuple[str, ...]):
     def of(cls, symbols: Iterable[str]) -> Self:
         """Intern the texts of symbols."""
         return cls(map(sys.intern, symbols))
+
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        """Return sorted symbols that were written as JSON; raise ValueError if it is anything else."""
+        if not isinstance(value, list) or not all(isinstance(each, str) and "\0" not in each for each in value):
+            raise ValueError(_NOT_OURS)
+        if any(symbol >= after for symbol, after in pairwise(value)):
+            raise ValueError(_NOT_OURS)
+        return cls.of(value)
 
     def __getitem__(self, place: SupportsIndex | slice) -> Any:
         """Return a symbol, or some of them."""
@@ -84,3 +105,13 @@ class Holdings(NamedTuple):
         """Build holdings from symbols and weights; None and infinite weights become NaN."""
         known = (math.nan if weight is None or math.isinf(weight) else weight for weight in weights)
         return cls(Symbols.of(symbols), array("d", known))
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Holdings":
+        """Return holdings that were written as JSON; raise ValueError if it is anything else."""
+        match value:
+            case [symbols, [*weights]] if all(each is None or isinstance(each, float) for each in weights):
+                held = cls.of(Symbols.from_json(symbols), weights)
+                if len(held.symbols) == len(held.weights):
+                    return held
+        raise ValueError(_NOT_OURS)

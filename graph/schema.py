@@ -108,12 +108,9 @@ class GraphSchema(strawberry.Schema):
         if result.errors:
             code_errors(result.errors)
             result.errors = [_readable(error) for error in result.errors]
-        if operation.stale:
-            confirmed = operation.runtime.generations.confirmed_at
-            result.extensions = {
-                **(result.extensions or {}),
-                "stale": {"confirmedAt": None if confirmed is None else _write_time(confirmed)},
-            }
+        asked_for = operation_extensions or {}
+        if operation.stale or asked_for.get("cost") is True:
+            result.extensions = {**(result.extensions or {}), **_extensions(operation, asked_for)}
         return result
 
     async def _execute_known(
@@ -161,6 +158,17 @@ def _refused_as_a_whole(result: ExecutionResult) -> ExecutionResult:
         if isinstance(error.original_error, DatabaseUnavailable | Overloaded):
             return _refusal(error.original_error)
     return result
+
+
+def _extensions(operation: Operation, asked_for: dict[str, Any]) -> dict[str, Any]:
+    """Return the extensions of the response: its cost if that is asked for, and when stale data were confirmed last."""
+    extensions: dict[str, Any] = {}
+    if asked_for.get("cost") is True:
+        extensions["cost"] = operation.cost
+    if operation.stale:
+        confirmed = operation.runtime.generations.confirmed_at
+        extensions["stale"] = {"confirmedAt": None if confirmed is None else _write_time(confirmed)}
+    return extensions
 
 
 def _refusal(error: GraphError) -> ExecutionResult:

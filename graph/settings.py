@@ -5,12 +5,13 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_type_hints
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Group, Parameter, validators
 
 from graph.errors import StockgraphError
 from graph.model import Environment
@@ -27,6 +28,8 @@ _DEPRECATED_VARIABLES = {
 MIN_MEMORY, MAX_MEMORY = 16 * 1024**2, 4 * 1024**3
 """Bounds of `memory` in bytes: with less hardly anything stays cached, and `status` has 32 bits for a cache's half."""
 _MEMORY = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*([KMGT])I?B?|(\d{1,16})\s*B?", re.ASCII | re.IGNORECASE)
+_HOST = re.compile(r"[\w.-]+", re.ASCII)
+_ORIGIN = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]+)?", re.ASCII)
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,30 @@ def _check_memory(_: object, memory: str) -> None:
         raise ValueError(f"{memory!r} is no size; write one such as 256MB or 1GB.")
     if not MIN_MEMORY <= size <= MAX_MEMORY:
         raise ValueError(f"{memory} is not between {MIN_MEMORY // 1024**2}MB and {MAX_MEMORY // 1024**3}GB.")
+
+
+def _check_hosts(_: object, hosts: Sequence[str]) -> None:
+    for host in hosts:
+        if host != "*" and not _HOST.fullmatch(host) and not _is_address(host.strip("[]")):
+            raise ValueError(f"{host!r} is no host name; write one such as stocks.example.com, without a port.")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_origins(_: object, origins: Sequence[str]) -> None:
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is no origin; write one such as https://dashboard.example.com.")
+
+
+def _split_commas(_: object, text: str, delimiter: str | None = None) -> list[str]:
+    return [part.strip() for part in text.split(delimiter or ",") if part.strip()]
 
 
 @Parameter(name="*", group=Group("Settings", sort_key=10))
@@ -101,6 +128,16 @@ class Settings:
         Switch,
         Parameter(env_var="STOCKGRAPH_RESPONSE_CACHE", help="Cache whole responses; off is for measuring."),
     ] = "on"
+    rate: Annotated[
+        int | None,
+        Parameter(
+            env_var="STOCKGRAPH_RATE",
+            help="The requests a minute that each caller or address may send; without it any number. "
+            "With a Redis all server processes count together.",
+            show_default=False,
+            validator=validators.Number(gte=1),
+        ),
+    ] = None
     outage: Annotated[
         Literal["refuse", "stale"],
         Parameter(
@@ -116,6 +153,28 @@ class Settings:
             validator=_check_zone,
         ),
     ] = "UTC"
+    allow_host: Annotated[
+        tuple[str, ...],
+        Parameter(
+            env_var="STOCKGRAPH_ALLOW_HOST",
+            env_var_split=_split_commas,
+            help="Another host name by which requests may ask; * for any. May be repeated, commas in the variable.",
+            show_default=False,
+            negative="",
+            validator=_check_hosts,
+        ),
+    ] = ()
+    cors: Annotated[
+        tuple[str, ...],
+        Parameter(
+            env_var="STOCKGRAPH_CORS",
+            env_var_split=_split_commas,
+            help="An origin (https://dashboard.example.com) whose pages may query. May be repeated, as above.",
+            show_default=False,
+            negative="",
+            validator=_check_origins,
+        ),
+    ] = ()
     memory: Annotated[
         str,
         Parameter(
@@ -159,10 +218,10 @@ class Settings:
         """Write the environment variables, for worker processes to read."""
         for name, variable in _variables():
             value = getattr(self, name)
-            if value is None:
+            if value is None or value == ():
                 os.environ.pop(variable, None)
             else:
-                os.environ[variable] = str(value)
+                os.environ[variable] = ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _variables() -> Iterator[tuple[str, str]]:

@@ -22,6 +22,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from graph.app import create_app
+from graph.cli.serving import UVICORN_OPTIONS
 from graph.execution.operation import Operation
 from graph.execution.runtime import Runtime, open_runtime
 from graph.loading.demo import demo_groups
@@ -256,7 +257,7 @@ async def seconds_until(holds: Callable[[], Awaitable[bool]], limit: float = 15)
 @contextmanager
 def serving(app: Starlette) -> Iterator[str]:
     """Serve an application on a free port, in a thread with a loop of its own; its address."""
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
+    server = uvicorn.Server(uvicorn.Config(app, ws="none", **UVICORN_OPTIONS))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

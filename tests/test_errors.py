@@ -8,7 +8,7 @@ import orjson
 from graph import errors
 from graph.errors import ErrorCode, GraphError, LimitExceeded
 
-SERVER = {"INTERNAL": 500, "DATABASE_UNAVAILABLE": 503, "OVERLOADED": 503}
+SERVER = {"INTERNAL": 500, "DATABASE_UNAVAILABLE": 503, "OVERLOADED": 503, "RATE_LIMITED": 429}
 
 
 def test_each_code_has_its_status_and_one_sentence() -> None:

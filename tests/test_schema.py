@@ -3,11 +3,14 @@
 import logging
 import re
 
+import orjson
 import pytest
 from conftest import SCHEMA, Live
 from graphql import GraphQLInterfaceType, GraphQLObjectType, build_schema, print_schema
 from graphql.utilities import find_schema_changes
 from schema_changes import unannounced
+
+from graph.execution.operation import Operation
 
 
 def test_every_type_field_and_argument_is_described() -> None:
@@ -137,3 +140,15 @@ def test_only_what_was_deprecated_may_break_clients() -> None:
         "Field Query.a changed type from Int! to Int.",
         "A required field I.z was added.",
     ]
+
+
+async def test_the_cost_is_told_to_who_asks(live: Live) -> None:
+    operation = Operation(live.runtime)
+    query = '{ group(name: "TECH") { members { nodes { symbol weight } } } }'
+    result = await SCHEMA.execute(query, context_value=operation, operation_extensions={"cost": True})
+    assert result.extensions == {
+        "cost": {"objects": 5, "maxObjects": 100_000, "bytes": operation.answer_bytes, "statements": 2}
+    }
+    written = len(orjson.dumps(result.data))
+    assert 0.8 * written < operation.answer_bytes < 1.5 * written
+    assert (await SCHEMA.execute(query, context_value=Operation(live.runtime))).extensions is None

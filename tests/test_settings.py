@@ -25,7 +25,8 @@ def deprecated(old: str, new: str) -> str:
 
 
 def test_the_defaults() -> None:
-    assert Settings() == Settings(None, None, None, Environment.DEFAULT, "on", "on", "refuse", "UTC", "512MB")
+    settings = Settings(None, None, None, Environment.DEFAULT, "on", "on", None, "refuse", "UTC", (), (), "512MB")
+    assert Settings() == settings
 
 
 @pytest.mark.usefixtures("variables")
@@ -38,9 +39,12 @@ def test_what_is_written_to_the_environment_is_read_from_it() -> None:
         environment=Environment.UAT,
         data_cache="off",
         response_cache="off",
+        rate=600,
         outage="stale",
         time_zone="America/New_York",
         memory="1.5 GB",
+        allow_host=("stocks.example.com", "::1"),
+        cors=("https://dash.example.com", "http://[::1]:8001"),
     )
     every.to_environment()
     assert Settings.from_environment() == every
@@ -52,6 +56,32 @@ def test_secrets_are_not_shown() -> None:
     shown = repr(Settings(database_url="postgresql://u:s3cret@host/db", cache_url="redis://:s3cret@host/0"))
     assert "s3cret" not in shown
     assert shown.startswith("Settings(home=None, environment=<Environment.DEFAULT: 'DEFAULT'>, data_cache='on'")
+
+
+def test_lists_are_separated_by_commas_in_variables(variables: dict[str, str]) -> None:
+    variables.update(STOCKGRAPH_ALLOW_HOST=" a.example ,*,, [::1],", STOCKGRAPH_CORS="https://a.example")
+    assert Settings.from_environment() == Settings(allow_host=("a.example", "*", "[::1]"), cors=("https://a.example",))
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    [
+        *(
+            ("STOCKGRAPH_ALLOW_HOST", text, f"{text!r} is no host name; write one such as stocks.example.com")
+            for text in ("https://a.example", "a.example:8000", "a/b", "*.example", "a b", "[::1]:80", "ü.example")
+        ),
+        *(
+            ("STOCKGRAPH_CORS", text, f"{text!r} is no origin; write one such as https://dashboard.example.com.")
+            for text in ("*", "null", "a.example", "https://a.example/", "https://a.example/x", "https://*.a.example")
+        ),
+    ],
+)
+def test_hosts_and_origins_that_no_browser_sends_are_refused(
+    variables: dict[str, str], variable: str, text: str, message: str
+) -> None:
+    variables[variable] = text
+    with pytest.raises(CycloptsError, match=re.escape(message)):
+        Settings.from_environment()
 
 
 @pytest.mark.parametrize(

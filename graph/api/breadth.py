@@ -1,7 +1,6 @@
 """Breadth of a universe: counts of its members by the size of their change, and against eleven metrics."""
 
-import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from enum import StrEnum
 
@@ -203,33 +202,8 @@ class BreadthQuery:
         operation.charge(members // MEMBERS_PER_CHARGE)
         matrix = await prices_until(operation, as_of)
         session = matrix.last_session(as_of)
-        if session is None:
-            return ThresholdBars(
-                as_of=None,
-                from_=None,
-                note=no_prices_reason(matrix, session, as_of),
-                members=members,
-                priced=0,
-                coverage=0.0,
-                segments=[],
-            )
-        columns = matrix.columns_of(found.symbols)
-        change = changes(matrix.session_closes(session, columns), matrix.session_closes(session - sessions, columns))
-        change = change[~np.isnan(change)]
-        bins = _BINS[kind or BinScheme.DIVERGING]
-        counts = dict.fromkeys(bins, 0)
-        for each, count in zip(bins, np.bincount(bin_indices(change, threshold), minlength=4), strict=True):
-            counts[each] += int(count)
-        return ThresholdBars(
-            as_of=matrix.date_of(session),
-            from_=matrix.date_of(session - sessions) if sessions <= session else None,
-            note=no_prices_reason(matrix, session, as_of),
-            members=members,
-            priced=len(change),
-            coverage=share(len(change), members),
-            segments=[
-                Segment(bin=each, count=count, share=share(count, len(change))) for each, count in counts.items()
-            ],
+        return await operation.compute(
+            members, _bars, matrix, as_of, session, found.symbols, sessions, threshold, kind or BinScheme.DIVERGING
         )
 
     @strawberry.field
@@ -258,30 +232,55 @@ class BreadthQuery:
         operation.charge(members // MEMBERS_PER_CHARGE * len(Metric))
         matrix = await prices_until(operation, as_of)
         session = matrix.last_session(as_of)
-        if session is None:
-            return Breadth(
-                as_of=None,
-                note=no_prices_reason(matrix, session, as_of),
-                members=members,
-                priced=0,
-                coverage=0.0,
-                metrics=[],
-            )
-        # let other requests run first: what follows blocks the event loop, and a query may contain it many times
-        await asyncio.sleep(0)
-        columns = matrix.columns_of(found.symbols)
+        cells = members * (1 if session is None else session + 1)
+        return await operation.compute(cells, _breadth, matrix, as_of, session, found.symbols)
+
+
+def _bars(
+    matrix: PriceMatrix,
+    as_of: date | None,
+    session: int | None,
+    symbols: Sequence[str],
+    sessions: int,
+    threshold: float,
+    kind: BinScheme,
+) -> ThresholdBars:
+    members, change, counts = len(symbols), np.empty(0), dict.fromkeys(_BINS[kind], 0)
+    if session is not None:
+        columns = matrix.columns_of(symbols)
+        change = changes(matrix.session_closes(session, columns), matrix.session_closes(session - sessions, columns))
+        change = change[~np.isnan(change)]
+        bins = np.bincount(bin_indices(change, threshold), minlength=4).tolist()
+        for each, count in zip(_BINS[kind], bins, strict=True):
+            counts[each] += count
+    return ThresholdBars(
+        as_of=None if session is None else matrix.date_of(session),
+        from_=None if session is None or session < sessions else matrix.date_of(session - sessions),
+        note=no_prices_reason(matrix, session, as_of),
+        members=members,
+        priced=len(change),
+        coverage=share(len(change), members),
+        segments=[]
+        if session is None
+        else [Segment(bin=each, count=count, share=share(count, len(change))) for each, count in counts.items()],
+    )
+
+
+def _breadth(matrix: PriceMatrix, as_of: date | None, session: int | None, symbols: Sequence[str]) -> Breadth:
+    members, priced, metrics = len(symbols), 0, []
+    if session is not None:
+        columns = matrix.columns_of(symbols)
         columns = columns[columns >= 0]
         priced = matrix.count_priced(session, columns)
-        return Breadth(
-            as_of=matrix.date_of(session),
-            note=no_prices_reason(matrix, session, as_of),
-            members=members,
-            priced=priced,
-            coverage=share(priced, members),
-            metrics=[
-                _count(metric, directions, members) for metric, directions in _directions(matrix, session, columns)
-            ],
-        )
+        metrics = [_count(metric, against, members) for metric, against in _directions(matrix, session, columns)]
+    return Breadth(
+        as_of=None if session is None else matrix.date_of(session),
+        note=no_prices_reason(matrix, session, as_of),
+        members=members,
+        priced=priced,
+        coverage=share(priced, members),
+        metrics=metrics,
+    )
 
 
 def _directions(matrix: PriceMatrix, session: int, columns: IntArray) -> Iterator[tuple[Metric, FloatArray]]:

@@ -52,7 +52,9 @@ class GroupDirectory(tuple[GroupName, ...]):  # noqa: SLOT001 - it has what is f
         return self._indexes[group_type]
 
 
-GROUP_NAMES: CacheSpec[GroupDirectory] = CacheSpec("group_names", deserialize=GroupDirectory.of)
+GROUP_NAMES: CacheSpec[GroupDirectory] = CacheSpec(
+    "group_names", deserialize=lambda rows: GroupDirectory.of(map(GroupName.from_json, rows))
+)
 """The names of all groups of an environment, by the environment."""
 
 

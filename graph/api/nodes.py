@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated, Any, NamedTuple, TypeAlias, cast
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import orjson
 import strawberry
@@ -30,14 +30,13 @@ from graph.prices.performance import (
     Weighting,
     Window,
     WindowChange,
-    holdings_of,
-    measure_holdings,
-    measure_stock,
+    measure_groups,
+    measure_stocks,
 )
 
 ID: TypeAlias = strawberry.ID
 
-UNIVERSES: CacheSpec[Symbols] = CacheSpec("universes", deserialize=Symbols.of)
+UNIVERSES: CacheSpec[Symbols] = CacheSpec("universes", deserialize=Symbols.from_json)
 """The sorted symbols of a universe, by its canonical key written in the ids of its groups."""
 
 strawberry.enum(Environment)
@@ -78,14 +77,15 @@ class Node:
 
     @batch_field
     @staticmethod
-    async def id(nodes: ObjectSet, _: Operation) -> list[ID]:
+    async def id(nodes: ObjectSet, operation: Operation) -> list[ID]:
         """An opaque id, accepted by `node`; it includes the environment, and the `asOf` date if there is one."""
-        return list(map(_write_id, nodes))
+        return await operation.compute(200 * len(nodes), _write_ids, nodes)
 
 
-def _write_id(node: Node) -> ID:
-    parts = [type(node).__name__, node.environment_name, node.key, *([node.day] if node.day else [])]
-    return ID(base64.urlsafe_b64encode(orjson.dumps(parts)).decode())
+def _write_ids(nodes: ObjectSet) -> list[ID]:
+    name, environment, day = nodes.of.__name__, nodes.first("environment_name"), nodes.first("day")
+    beginning, end = [name, environment], [day] if day else []
+    return [ID(base64.urlsafe_b64encode(orjson.dumps([*beginning, key, *end])).decode()) for key in nodes.values("key")]
 
 
 @strawberry.type
@@ -170,10 +170,14 @@ class Stock(Node):
             for symbol, held in zip(stocks.values("symbol"), answers, strict=True)
         ]
 
-    @strawberry.field
+    @batch_field
+    @staticmethod
     async def performance(
-        self, info: Info, windows: list[Window] | None = DEFAULT_WINDOWS, as_of: date | None = None
-    ) -> list[PriceChange]:
+        stocks: ObjectSet,
+        operation: Operation,
+        windows: Sequence[Window] | None = DEFAULT_WINDOWS,
+        as_of: date | None = None,
+    ) -> Sequence[Sequence[PriceChange]]:
         """The change of the stock's close over windows of sessions.
 
         Args:
@@ -182,7 +186,7 @@ class Stock(Node):
                 the latest session.
 
         """
-        return await measure_stock(info.context, self.symbol, windows, as_of or self.day)
+        return await measure_stocks(operation, stocks.values("symbol"), windows, as_of or stocks.first("day"))
 
     @strawberry.field
     async def prices(
@@ -351,14 +355,15 @@ class Group(Node):
             for row in rows
         ]
 
-    @strawberry.field
+    @batch_field
+    @staticmethod
     async def performance(
-        self,
-        info: Info,
-        windows: list[Window] | None = DEFAULT_WINDOWS,
+        groups: ObjectSet,
+        operation: Operation,
+        windows: Sequence[Window] | None = DEFAULT_WINDOWS,
         weighting: Weighting | None = Weighting.WEIGHT,
         as_of: date | None = None,
-    ) -> list[WindowChange]:
+    ) -> Sequence[Sequence[WindowChange]]:
         """The average change of the members over windows of sessions.
 
         Args:
@@ -368,8 +373,7 @@ class Group(Node):
                 the latest session.
 
         """
-        (held,) = await holdings_of(info.context, [cast("int", self.key)], self.day)
-        return await measure_holdings(info.context, held, windows, weighting, as_of or self.day)
+        return await measure_groups(operation, groups.values("key"), groups.first("day"), windows, weighting, as_of)
 
     @strawberry.field
     async def changes(self, info: Info, since: date) -> "GroupChanges | None":

@@ -19,6 +19,11 @@ async def check_day(operation: Operation, argument: str, day: date) -> date:
             "This database does not keep the history of its groups; `stockgraph init` begins one, unless a subscription"
             " writes them."
         )
+    if row["unhidden"]:
+        raise NoHistory(
+            "Row security hides rows of the groups from this server, and their history has no policy: past days are not"
+            " answered until `group_history` and `membership_history` have one."
+        )
     return today
 
 

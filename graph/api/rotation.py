@@ -1,10 +1,9 @@
 """Sector rotation: the groups of a universe, ranked by change, with relative rotation and contributors."""
 
-import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,9 @@ from graph.api.group_names import group_names
 from graph.api.nodes import Group, Stock
 from graph.api.universes import Universe, find_universe, universe_holdings
 from graph.errors import InvalidArgument
+from graph.execution.columns import LazyObjects, ObjectSet
 from graph.execution.operation import Info, Operation
+from graph.execution.plans import batch_field
 from graph.model import Environment, GroupType, Holdings
 from graph.prices.closes import no_prices_reason, prices_until
 from graph.prices.matrix import PriceMatrix
@@ -38,6 +39,8 @@ from graph.prices.returns import IntArray, contributions, largest
 MAX_TOP = 100
 """Maximum number of contributors or detractors of a row."""
 DEFAULT_TOP = 5
+TREND = (Window.WEEK, Window.MONTH)
+"""Windows whose changes have opposite signs if the week goes against the month."""
 HIGH = 100.0
 """Least ratio or momentum that is high."""
 
@@ -94,7 +97,7 @@ class RelativeRotation:
     row: strawberry.Private[int]
 
     @strawberry.field
-    async def tail(self, info: Info, sessions: int | None = DEFAULT_TAIL) -> list[RelativePoint]:
+    async def tail(self, info: Info, sessions: int | None = DEFAULT_TAIL) -> Sequence[RelativePoint]:
         """Ratio and momentum in the last sessions, ascending; those without 83 priced sessions up to them are left out.
 
         Args:
@@ -104,18 +107,30 @@ class RelativeRotation:
         sessions = DEFAULT_TAIL if sessions is None else sessions
         if not 1 <= sessions <= MAX_TAIL:
             raise InvalidArgument(f"sessions: {sessions} is not between 1 and {MAX_TAIL}.")
-        return [
-            RelativePoint(date=day, ratio=ratio, momentum=momentum)
-            for day, ratio, momentum in await self.rotations.points(info.context, self.row, sessions)
-        ]
+        info.context.charge(sessions)
+        days, ratio, momentum = (await self.rotations.points(info.context, sessions)).of(self.row, sessions)
+        return LazyObjects(RelativePoint, {"date": days, "ratio": ratio, "momentum": momentum})
 
 
-@dataclass(frozen=True, slots=True)
-class _RotationContext:
+class _GroupSlice(NamedTuple):
+    """Members of a universe in one group."""
+
+    group: int
+    """Id of the group."""
+    members: IntArray
+    """Indices of the members among those of the universe, which are sorted by symbol."""
+    basket: Basket
+    weights_of: int | None
+    """Id of the group that the weights are of; None if members count the same."""
+
+
+class _RotationContext(NamedTuple):
     """Data shared by the rows of one rotation."""
 
     matrix: PriceMatrix
     session: int
+    symbols: Sequence[str]
+    """The members of the universe."""
     relative_rotations: RelativeRotations
     environment: str
     members_as_of: date | None
@@ -151,12 +166,11 @@ class RotationRow:
     """The weights of the members: WEIGHT, or EQUAL if that was requested or no weights are known."""
     weights_of: Group | None
     """The group of the weights: the universe if it is one group with weights, else the row's; null for EQUAL."""
-    windows: list[WindowChange]
+    windows: Sequence[WindowChange]
     """The changes over the requested windows, in their order; rank and rankChange are among the rows."""
     week_against_month: bool
     """True if the changes of the week and the month have opposite signs."""
-    basket: strawberry.Private[Basket]
-    symbols: strawberry.Private[list[str]]
+    slice: strawberry.Private[_GroupSlice]
     index: strawberry.Private[int]
     context: strawberry.Private[_RotationContext]
 
@@ -164,17 +178,18 @@ class RotationRow:
     async def relative(self, info: Info) -> RelativeRotation | None:
         """Relative rotation against the benchmark; null if either lacks prices in the last 83 sessions."""
         rotations = self.context.relative_rotations
-        points = await rotations.points(info.context, self.index, 1)
-        if not points:
+        _, ratios, momenta = (await rotations.points(info.context, 1)).of(self.index, 1)
+        if not ratios:
             return None
-        ((_, ratio, momentum),) = points
+        (ratio,), (momentum,) = ratios, momenta
         quadrant = _QUADRANTS[ratio >= HIGH, momentum >= HIGH]
         return RelativeRotation(ratio=ratio, momentum=momentum, quadrant=quadrant, rotations=rotations, row=self.index)
 
-    @strawberry.field
+    @batch_field
+    @staticmethod
     async def contributors(
-        self, info: Info, top: int | None = DEFAULT_TOP, window: Window | None = Window.DAY
-    ) -> list[Contribution]:
+        rows: ObjectSet, operation: Operation, top: int | None = DEFAULT_TOP, window: Window | None = Window.DAY
+    ) -> list[list[Contribution]]:
         """The stocks that raised the change of the row most, largest contribution first.
 
         Args:
@@ -182,12 +197,13 @@ class RotationRow:
             window: The window of the change.
 
         """
-        return await self._contributions(info, 1, top, window)
+        return await RotationRow._contributions(rows, operation, 1, top, window)
 
-    @strawberry.field
+    @batch_field
+    @staticmethod
     async def detractors(
-        self, info: Info, top: int | None = DEFAULT_TOP, window: Window | None = Window.DAY
-    ) -> list[Contribution]:
+        rows: ObjectSet, operation: Operation, top: int | None = DEFAULT_TOP, window: Window | None = Window.DAY
+    ) -> list[list[Contribution]]:
         """The stocks that lowered the change of the row most, largest contribution first.
 
         Args:
@@ -195,28 +211,43 @@ class RotationRow:
             window: The window of the change.
 
         """
-        return await self._contributions(info, -1, top, window)
+        return await RotationRow._contributions(rows, operation, -1, top, window)
 
-    async def _contributions(self, info: Info, sign: int, top: int | None, window: Window | None) -> list[Contribution]:
+    @staticmethod
+    async def _contributions(
+        rows: ObjectSet, operation: Operation, sign: int, top: int | None, window: Window | None
+    ) -> list[list[Contribution]]:
         top = DEFAULT_TOP if top is None else top
         if not 0 <= top <= MAX_TOP:
             raise InvalidArgument(f"top: {top} is not between 0 and {MAX_TOP}.")
-        context = self.context
-        change = window_changes(context.matrix, context.session, window or Window.DAY, self.basket.columns)
-        shares, contributed = contributions(change, self.basket.weights)
-        # the members are sorted by symbol, and so are equal contributions
-        indices = largest(sign * contributed, top)
-        keys = [(self.symbols[index], context.environment) for index in indices]
-        answers = await info.context.load_rows_many("stocks", keys, as_of=context.members_as_of)
+        context, slices = rows.first("context"), rows.values("slice")
+        sizes = [len(each.members) for each in slices]
+        operation.charge(sum(size // MEMBERS_PER_CHARGE + 1 for size in sizes))
+        found = await operation.compute(
+            sum(sizes),
+            _largest_contributions,
+            context.matrix,
+            context.session,
+            context.symbols,
+            slices,
+            sign,
+            top,
+            window or Window.DAY,
+        )
+        keys = [(symbol, context.environment) for each in found for symbol, *_ in each]
+        answers = iter(await operation.load_rows_many("stocks", keys, as_of=context.members_as_of))
         return [
-            Contribution(
-                stock=Stock.of(row, context.environment, context.members_as_of),
-                weight=float(shares[index]),
-                change=float(change[index]),
-                contribution=float(contributed[index]),
-            )
-            for index, rows in zip(indices, answers, strict=True)
-            for row in rows
+            [
+                Contribution(
+                    stock=Stock.of(row, context.environment, context.members_as_of),
+                    weight=weight,
+                    change=change,
+                    contribution=contribution,
+                )
+                for _, weight, change, contribution in each
+                for row in next(answers)
+            ]
+            for each in found
         ]
 
 
@@ -252,7 +283,7 @@ class RotationQuery:
         info: Info,
         universe: str,
         by: GroupType | None = GroupType.SECTOR,
-        windows: list[Window] | None = DEFAULT_WINDOWS,
+        windows: Sequence[Window] | None = DEFAULT_WINDOWS,
         as_of: date | None = None,
         members_as_of: date | None = None,
         weighting: Weighting | None = Weighting.WEIGHT,
@@ -280,102 +311,155 @@ class RotationQuery:
         if benchmark is not None:
             other = await find_universe(operation, benchmark, environment, members_as_of, "membersAsOf")
             benchmark_holdings = await universe_holdings(operation, other)
-        matrix = await prices_until(operation, as_of)
-        session = matrix.last_session(as_of)
         groups = [
             each.id
             for each in await group_names(operation, environment, members_as_of)
             if each.type == (by or GroupType.SECTOR)
         ]
-        # let other requests run first: what follows blocks the event loop, and a query may contain it many times
-        await asyncio.sleep(0)
-        columns = matrix.columns_of(holdings.symbols)
-        slices = _slice_by_group(
+        held = await holdings_of(operation, groups, members_as_of)
+        members, requested = len(holdings.symbols), unique_windows(windows)
+        measured, sizes = _with_trend(requested), [len(each.symbols) for each in held]
+        # the most that can be, since the members in each group are not known yet
+        operation.charge(members + sum(min(size, members) for size in sizes) // MEMBERS_PER_CHARGE)
+        matrix = await prices_until(operation, as_of)
+        session = matrix.last_session(as_of)
+        measures = await operation.compute(
+            sum(sizes) * len(measured),
+            _measure,
+            matrix,
+            session,
             holdings,
-            columns,
+            benchmark_holdings,
             weighting or Weighting.WEIGHT,
             found.single_group,
             groups,
-            await holdings_of(operation, groups, members_as_of),
+            held,
+            measured,
         )
-        operation.charge(len(found.symbols) + sum(len(each.symbols) for each in slices) // MEMBERS_PER_CHARGE)
         rows: list[RotationRow] = []
         if session is not None:
-            same = benchmark_holdings is holdings
-            benchmark_columns = columns if same else matrix.columns_of(benchmark_holdings.symbols)
-            weights = resolve_weights(benchmark_holdings, weighting or Weighting.WEIGHT)
-            baskets = [*(each.basket for each in slices), Basket(benchmark_columns, *weights)]
+            baskets = [*(each.basket for each in measures.slices), measures.benchmark]
             relative_rotations = RelativeRotations(matrix, session, baskets)
-            context = _RotationContext(matrix, session, relative_rotations, environment, members_as_of)
-            rows = await _rows(operation, context, slices, unique_windows(windows))
-        priced = 0 if session is None else matrix.count_priced(session, columns)
+            context = _RotationContext(
+                matrix, session, holdings.symbols, relative_rotations, environment, members_as_of
+            )
+            rows = await _rows(operation, context, measures, requested)
         return SectorRotation(
             as_of=None if session is None else matrix.date_of(session),
             note=no_prices_reason(matrix, session, as_of),
             universe=found,
-            members=len(holdings.symbols),
-            priced=priced,
-            coverage=share(priced, len(holdings.symbols)),
-            ungrouped=len(holdings.symbols) - len({symbol for each in slices for symbol in each.symbols}),
+            members=members,
+            priced=measures.priced,
+            coverage=share(measures.priced, members),
+            ungrouped=measures.ungrouped,
             rows=rows,
         )
 
 
-class _GroupSlice(NamedTuple):
-    """Members of a universe in one group."""
+class _Measures(NamedTuple):
+    """Everything computed of the members of a universe, sorted into groups."""
 
-    group: int
-    """Id of the group."""
-    symbols: list[str]
-    basket: Basket
-    weights_of: int | None
-    """Id of the group that the weights are of; None if members count the same."""
+    slices: list[_GroupSlice]
+    """The groups with members."""
+    priced_of: list[int]
+    """The number of members of each slice with a close in the session."""
+    changes: list[LazyObjects]
+    """The `WindowChange` of each slice over the requested windows, then over the week and the month."""
+    benchmark: Basket
+    priced: int
+    ungrouped: int
+
+
+def _measure(
+    matrix: PriceMatrix,
+    session: int | None,
+    universe: Holdings,
+    benchmark: Holdings,
+    weighting: Weighting,
+    universe_group: int | None,
+    groups: Sequence[int],
+    held: Sequence[Holdings],
+    windows: Sequence[Window],
+) -> _Measures:
+    columns = matrix.columns_of(universe.symbols)
+    slices = _slice_by_group(universe, columns, weighting, universe_group, groups, held)
+    benchmark_columns = columns if benchmark is universe else matrix.columns_of(benchmark.symbols)
+    priced, grouped = np.zeros((2, len(columns)), bool)
+    if session is not None:
+        priced = ~np.isnan(matrix.session_closes(session, columns))
+    for each in slices:
+        grouped[each.members] = True
+    return _Measures(
+        slices,
+        [int(np.count_nonzero(priced[each.members])) for each in slices],
+        measure_baskets(matrix, session, [each.basket for each in slices], windows, ranked=True),
+        Basket(benchmark_columns, *resolve_weights(benchmark, weighting)),
+        int(np.count_nonzero(priced)),
+        int(np.count_nonzero(~grouped)),
+    )
 
 
 def _slice_by_group(
-    universe_members: Holdings,
+    universe: Holdings,
     columns: IntArray,
     weighting: Weighting,
     universe_group: int | None,
     groups: Sequence[int],
-    holdings: Sequence[Holdings],
+    held: Sequence[Holdings],
 ) -> list[_GroupSlice]:
     """Sort the members of a universe into groups with the given holdings, and leave out groups without any."""
-    universe_weights, universe_weighting = resolve_weights(universe_members, weighting)
-    indices = {symbol: index for index, symbol in enumerate(universe_members.symbols)}
+    universe_weights, universe_weighting = resolve_weights(universe, weighting)
+    indices = {symbol: index for index, symbol in enumerate(universe.symbols)}
     slices = []
-    for group, group_holdings in zip(groups, holdings, strict=True):
-        symbols = [symbol for symbol in group_holdings.symbols if symbol in indices]
-        if not symbols:
+    for group, holdings in zip(groups, held, strict=True):
+        found = np.fromiter(map(indices.get, holdings.symbols, repeat(-1)), np.intp, len(holdings.symbols))
+        members = found[found >= 0]
+        if not len(members):
             continue
-        members = np.array([indices[symbol] for symbol in symbols], np.intp)
         weights_of: int | None
         if universe_weighting is Weighting.WEIGHT:
             basket = Basket(columns[members], universe_weights[members], universe_weighting)
             weights_of = universe_group
         else:
-            weights, used_weighting = resolve_weights(group_holdings, weighting)
-            in_universe = np.array([symbol in indices for symbol in group_holdings.symbols])
-            basket = Basket(columns[members], weights[in_universe], used_weighting)
+            weights, used_weighting = resolve_weights(holdings, weighting)
+            basket = Basket(columns[members], weights[found >= 0], used_weighting)
             weights_of = group if used_weighting is Weighting.WEIGHT else None
-        slices.append(_GroupSlice(group, symbols, basket, weights_of))
+        slices.append(_GroupSlice(group, members, basket, weights_of))
     return slices
 
 
+def _largest_contributions(
+    matrix: PriceMatrix,
+    session: int,
+    symbols: Sequence[str],
+    slices: Sequence[_GroupSlice],
+    sign: int,
+    top: int,
+    window: Window,
+) -> list[list[tuple[str, float, float, float]]]:
+    """Return symbol, weight, change and contribution of the stocks of each slice that contribute most one way."""
+    found = []
+    for _, members, basket, _ in slices:
+        change = window_changes(matrix, session, window, basket.columns)
+        shares, contributed = contributions(change, basket.weights)
+        # the members are sorted by symbol, and so are equal contributions
+        places = largest(sign * contributed, top)
+        values = (each[places].tolist() for each in (shares, change, contributed))
+        found.append(list(zip((symbols[member] for member in members[places]), *values, strict=True)))
+    return found
+
+
 async def _rows(
-    operation: Operation, context: _RotationContext, slices: Sequence[_GroupSlice], windows: Sequence[Window]
+    operation: Operation, context: _RotationContext, measures: _Measures, windows: Sequence[Window]
 ) -> list[RotationRow]:
     """Build the rows of a rotation, ordered by rank in the first window and by name."""
-    groups = await _load_groups(operation, context, slices)
-    measured = list(dict.fromkeys([*windows, Window.WEEK, Window.MONTH]))
-    baskets = [each.basket for each in slices]
-    all_changes = measure_baskets(context.matrix, context.session, baskets, measured, ranked=True)
-    rows = []
-    for index, (each, measures) in enumerate(zip(slices, all_changes, strict=True)):
-        by_window = {measure.window: measure for measure in measures}
-        week, month = by_window[Window.WEEK].change, by_window[Window.MONTH].change
-        members = len(each.symbols)
-        priced = context.matrix.count_priced(context.session, each.basket.columns)
+    groups = await _load_groups(operation, context, measures.slices)
+    week, month = map(_with_trend(windows).index, TREND)
+    rows, ordered = [], []
+    for index, (each, changes, priced) in enumerate(
+        zip(measures.slices, measures.changes, measures.priced_of, strict=True)
+    ):
+        change, members = changes.values("change"), len(each.members)
         rows.append(
             RotationRow(
                 group=groups[each.group],
@@ -384,15 +468,20 @@ async def _rows(
                 coverage=share(priced, members),
                 weighting=each.basket.weighting,
                 weights_of=None if each.weights_of is None else groups[each.weights_of],
-                windows=measures[: len(windows)],
-                week_against_month=week is not None and month is not None and week * month < 0,
-                basket=each.basket,
-                symbols=each.symbols,
+                windows=changes[: len(windows)],
+                week_against_month=(change[week] or 0) * (change[month] or 0) < 0,
+                slice=each,
                 index=index,
                 context=context,
             )
         )
-    return sorted(rows, key=lambda row: (row.windows[0].rank or len(rows) + 1 if windows else 0, row.group.name))
+        ordered.append((windows and changes.first("rank")) or len(measures.slices) + 1)
+    return [row for _, row in sorted(zip(ordered, rows, strict=True), key=lambda pair: (pair[0], pair[1].group.name))]
+
+
+def _with_trend(windows: Sequence[Window]) -> list[Window]:
+    """Return windows with the week and the month, which tell the trend of a row, after those that are requested."""
+    return list(dict.fromkeys([*windows, *TREND]))
 
 
 async def _load_groups(

@@ -22,6 +22,10 @@ class ListenerStatus:
 
     mode: ListenerMode
     """The way that changes are detected."""
+    reason: str | None
+    """The reason why nothing is cached, and what to do; null if changes are followed."""
+    behind_seconds: float | None
+    """The seconds by which a standby may lag behind its primary; null if the database is no standby."""
     confirmed_at: datetime | None
     """The time the generation was last confirmed, by the database's clock; null if it never was."""
     reconnects: int
@@ -105,6 +109,8 @@ class StatusQuery:
             database_time=row["database_time"],
             listener=ListenerStatus(
                 mode=runtime.generations.mode,
+                reason=runtime.generations.untracked_reason,
+                behind_seconds=row["behind_seconds"],
                 confirmed_at=runtime.generations.confirmed_at,
                 reconnects=max(0, runtime.generations.reconnects),
             ),

@@ -45,10 +45,10 @@ class Universe:
     async def performance(
         self,
         info: Info,
-        windows: list[Window] | None = DEFAULT_WINDOWS,
+        windows: Sequence[Window] | None = DEFAULT_WINDOWS,
         weighting: Weighting | None = Weighting.WEIGHT,
         as_of: date | None = None,
-    ) -> list[WindowChange]:
+    ) -> Sequence[WindowChange]:
         """Average change of the stocks over windows of sessions.
 
         Args:
@@ -60,7 +60,8 @@ class Universe:
 
         """
         holdings = await universe_holdings(info.context, self)
-        return await measure_holdings(info.context, holdings, windows, weighting, as_of or self.as_of)
+        (measured,) = await measure_holdings(info.context, [holdings], windows, weighting, as_of or self.as_of)
+        return measured
 
     @strawberry.field
     async def groups(self, info: Info) -> list[Group]:

@@ -11,10 +11,10 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import orjson
 import redis.asyncio
-import redis.exceptions
 from aiocache import RedisCache, SimpleMemoryCache
 from aiocache.serializers import NullSerializer
 
+from graph.caching.circuit_breaker import REDIS_SECONDS, CircuitBreaker
 from graph.caching.generations import CONFIRMED_SECONDS, GenerationTracker
 from graph.caching.lru import LRU
 from graph.caching.memory import share_of
@@ -26,8 +26,8 @@ from graph.telemetry import Observer
 
 ENTRY_BYTES = 500
 """Bytes of an entry besides its value and its key: its slots in two dictionaries."""
-REDIS_SECONDS = 0.5
-"""Seconds that Redis may take; after that the database is read."""
+MAX_REDIS_BYTES = 4 * 1024 * 1024
+"""Maximum bytes of an entry in a Redis; of a longer one no more is read."""
 REDIS_KEEPS_SECONDS = 600
 """Seconds that a Redis keeps an entry; each generation has keys of its own."""
 
@@ -69,8 +69,8 @@ class _Flight(NamedTuple):
 class CacheSpec(Generic[Value]):
     """A kind of cached value, declared where it is used. Specs are compared by identity.
 
-    Values are frozen: made of tuples, texts and numbers. `deserialize` makes one from its JSON, for a Redis; without it
-    the values are cached in the process alone.
+    Values are frozen: made of tuples, texts and numbers. `deserialize` makes one from its JSON, for a Redis, and raises
+    TypeError or ValueError if that is not of such a value; without it the values are cached in the process alone.
     """
 
     name: str
@@ -79,6 +79,8 @@ class CacheSpec(Generic[Value]):
     """The tables that the values are read from."""
     updated: bool = False
     """True if a new value is made of the last one, which therefore stays when the data have changed."""
+    fits: Callable[[str, Value], bool] = lambda _, __: True
+    """Tells whether a value from a Redis can be that of a key."""
 
 
 class DataCache(Generic[Value]):
@@ -94,6 +96,7 @@ class DataCache(Generic[Value]):
         *,
         max_bytes: int = sys.maxsize,
         redis_url: str | None = None,
+        breaker: CircuitBreaker | None = None,
         serve_stale: bool = False,
         observer: Observer | None = None,
     ) -> None:
@@ -101,6 +104,8 @@ class DataCache(Generic[Value]):
         self._observer = observer
         self._generations = generations
         self._deserialize = spec.deserialize
+        self._fits = spec.fits
+        self._breaker = breaker or CircuitBreaker()
         self.family: Family = spec.family
         """The tables that its values are read from."""
         self._serve_stale = serve_stale
@@ -108,7 +113,7 @@ class DataCache(Generic[Value]):
         if redis_url is None or spec.deserialize is None:
             self._cache: Any = SimpleMemoryCache(serializer=NullSerializer(), timeout=None)
         else:
-            self._cache = RedisCache(serializer=NullSerializer(encoding=None), timeout=REDIS_SECONDS)
+            self._cache = RedisCache(serializer=NullSerializer(encoding=None), timeout=None)
             # aiocache's own parameters know neither a user's name nor rediss://
             self._cache.client = redis.asyncio.from_url(redis_url, socket_connect_timeout=REDIS_SECONDS)
         self._sizes: LRU[str, int] = LRU(lambda _, size: size, max_bytes=max_bytes)
@@ -127,6 +132,7 @@ class DataCache(Generic[Value]):
         """Cancel the loads in flight and close the connection to Redis."""
         for flight in self._flights.values():
             flight.task.cancel()
+        self._breaker.close()
         if self._redis:
             await self._cache.client.aclose()
 
@@ -199,11 +205,13 @@ class DataCache(Generic[Value]):
         if self._epoch != self._generations.epoch:
             self._epoch = self._generations.epoch
             await self._clear()
-        if self._rewinds != self._generations.rewinds:
-            self._rewinds = self._generations.rewinds
-            if self._redis:
-                # a generation can mean something else now; otherwise the keys tell generations apart
-                await self._try(self._cache.clear(namespace=self._namespace()))
+        rewinds = self._generations.rewinds
+        # a generation can mean something else now; otherwise the keys tell generations apart
+        if self._rewinds != rewinds and (
+            not self._redis
+            or await self._breaker.call(lambda: self._cache.clear(namespace=self._namespace())) is not None
+        ):
+            self._rewinds = rewinds
 
     async def _clear(self) -> None:
         self._newest = 0
@@ -214,13 +222,6 @@ class DataCache(Generic[Value]):
     def _namespace(self) -> str:
         return f"stockgraph:{self._name}:{self._generations.identity}"
 
-    async def _try(self, request: Awaitable[Any]) -> Any:
-        """Wait for Redis; return None if it does not answer."""
-        try:
-            return await request
-        except (redis.exceptions.RedisError, OSError, TimeoutError):
-            return None
-
     async def _read(self, key: str, generation: int) -> _Entry | None:
         if not self._redis:
             entry: _Entry | None = await self._cache.get(key)
@@ -228,28 +229,28 @@ class DataCache(Generic[Value]):
                 return None
             self._sizes.move_to_end(key)
             return entry
-        text = await self._try(self._cache.get(f"{generation}:{key}", namespace=self._namespace()))
+        if self._deserialize is None or self._rewinds != self._generations.rewinds:
+            return None
+        name = self._cache.build_key(f"{generation}:{key}", namespace=self._namespace())
+        text = await self._breaker.call(lambda: self._cache.client.getrange(name, 0, MAX_REDIS_BYTES))
+        if not text or len(text) > MAX_REDIS_BYTES:
+            return None
         try:
-            return (
-                None
-                if text is None or self._deserialize is None
-                else _Entry(generation, self._deserialize(orjson.loads(text)))
-            )
+            value = self._deserialize(orjson.loads(text))
         except (orjson.JSONDecodeError, TypeError, ValueError):
             return None
+        return _Entry(generation, value) if self._fits(key, value) else None
 
     async def _write(self, key: str, entry: _Entry) -> None:
         size = ENTRY_BYTES + self._size_of(key)
         if self._redis:
-            self._sizes.store(key, size)
-            await self._try(
-                self._cache.set(
-                    f"{entry.generation}:{key}",
-                    orjson.dumps(entry.value, default=tuple),
-                    ttl=REDIS_KEEPS_SECONDS,
-                    namespace=self._namespace(),
+            text = orjson.dumps(entry.value, default=tuple)
+            if len(text) <= MAX_REDIS_BYTES:
+                self._sizes.store(key, size)
+                name, namespace = f"{entry.generation}:{key}", self._namespace()
+                await self._breaker.call(
+                    lambda: self._cache.set(name, text, ttl=REDIS_KEEPS_SECONDS, namespace=namespace)
                 )
-            )
             return
         held: _Entry | None = await self._cache.get(key)
         if held is not None and held.generation > entry.generation:
@@ -285,6 +286,7 @@ class DataCaches(dict[CacheSpec[Any], DataCache[Any]]):
         self._memory = memory
         self._redis_url = redis_url
         self._serve_stale = serve_stale
+        self._breaker = CircuitBreaker()
 
     def __missing__(self, spec: CacheSpec[Any]) -> DataCache[Any]:
         cache = self[spec] = DataCache(
@@ -292,6 +294,7 @@ class DataCaches(dict[CacheSpec[Any], DataCache[Any]]):
             self._generations,
             max_bytes=share_of(self._memory, spec.name),
             redis_url=self._redis_url,
+            breaker=self._breaker,
             serve_stale=self._serve_stale,
             observer=self._observer,
         )

@@ -36,6 +36,16 @@ HEARTBEAT_SECONDS = 3.0
 RETRY_SECONDS = (0.05, 1.0)
 """The first and the longest wait before reconnecting, in seconds."""
 
+_NAMED = 3
+"""Tables that a reason names."""
+_REASONS = {
+    "filtered": "row security filters {} for this server's role; a role to which it does not apply is followed",
+    "subscribed": "logical replication writes to {}, which fires no triggers; a physical standby is followed",
+    "foreign": "changes of {} are made on another server and cannot be recorded",
+    "unrecorded": "changes of {} are not recorded; `stockgraph init` adds what records them",
+}
+"""Reasons why changes are not all counted, by the columns of `tracking` with the names of the tables."""
+
 log = logging.getLogger(__name__)
 
 
@@ -68,8 +78,15 @@ class GenerationTracker:
         """Number of times that everything cached became invalid."""
         self.rewinds = 0
         """Number of times that a generation was smaller than an earlier one: another database, or a restored one."""
+        self.untracked_reason: str | None = None
+        """The reason why nothing is cached, and what to do, in one line; None while changes are tracked."""
+        self.behind_seconds: float | None = None
+        """Seconds by which a standby lags behind its primary, at most; None if the database is no standby."""
         self._confirmed = float("-inf")
         self._received = float("-inf")
+        self._layout: int | None = None
+        # before the first poll nothing is tracked
+        self._identified = float("inf")
         self._notified: dict[Family, float] = dict.fromkeys(get_args(Family), float("-inf"))
         self._notify_works = False
         self._polled = asyncio.Condition()
@@ -86,12 +103,21 @@ class GenerationTracker:
         """Return the generation whose cached values of a family may be served; None while none may."""
         if not self.tracked or self._confirmed <= self._notified[family]:
             return None
-        return self.generation if time.monotonic() - self._confirmed < CONFIRMED_SECONDS else None
+        limit = time.monotonic() - CONFIRMED_SECONDS
+        return self.generation if self._confirmed > limit and self._identified > limit else None
 
     def observe(self, reading: ReadResult) -> None:
         """Take the generation of a statement that was run outside of a longer snapshot."""
         if reading.generation is None:
             return
+        if reading.layout != self._layout:
+            self._invalidate()
+            if reading.sent < self._received:
+                return  # it may be of the layout before
+            if self._layout is not None:
+                # the keys of a Redis hold the identity, which the next poll reads
+                self.identity += f"+{reading.layout}"
+            self._layout = reading.layout
         if self.generation is not None and any(map(lt, reading.generation, self.generation)):
             if reading.sent < self._received:
                 return  # the answer of an older snapshot arrived late
@@ -101,6 +127,11 @@ class GenerationTracker:
             self._confirmed = max(self._confirmed, reading.sent)
         else:
             self.generation, self._confirmed, self._received = reading.generation, reading.sent, time.monotonic()
+
+    def observe_snapshot(self, reading: ReadResult) -> None:
+        """Take the layout of the tables from a statement of a longer snapshot, which confirms no generation."""
+        if reading.generation is not None and reading.layout != self._layout:
+            self._invalidate()
 
     def notify(self, message: object) -> bool:
         """Take a notification, and tell if something has changed; an unknown message may mean anything."""
@@ -155,8 +186,12 @@ class GenerationTracker:
             self.tracked = False
             while True:
                 woken.clear()
+                standby = self.behind_seconds is not None
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await self._poll(database, connection)
+                if standby and self.behind_seconds is None:
+                    # promoted: a standby sends no notifications
+                    self._notify_works = await self._subscribe(database, connection, woken)
                 if not self._listening:
                     self._listening = True
                     self.reconnects += 1
@@ -206,11 +241,20 @@ class GenerationTracker:
         (row,) = reading.rows
         if row["identity"] != self.identity:
             self._invalidate()
-            self.identity = row["identity"]
-        if row["tracked"] != self.tracked or self.confirmed_at is None:
+            self.identity, self._layout = row["identity"], reading.layout
+        reason = _untracked_reason(row)
+        if reason != self.untracked_reason or self.tracked != (reason is None) or self.confirmed_at is None:
             self._invalidate()
-            _log_mode(complete=row["complete"], tracked=row["tracked"])
-        self.tracked, self.confirmed_at = row["tracked"], row["database_time"]
+            if reason is None:
+                log.info("Changes of the database are recorded and followed.")
+            else:
+                log.log(logging.WARNING if row["complete"] else logging.ERROR, "%s", reason)
+        self.untracked_reason, self.tracked = reason, reason is None
+        self.confirmed_at, self.behind_seconds, self._identified = (
+            row["database_time"],
+            row["behind_seconds"],
+            reading.sent,
+        )
         if with_generation and self.tracked:
             if reading.generation is None:
                 self._invalidate()
@@ -226,13 +270,13 @@ def _read(payload: object) -> object:
         return None
 
 
-def _log_mode(*, complete: bool, tracked: bool) -> None:
-    if not complete:
-        log.error("The database lacks tables; `stockgraph init` makes what is missing.")
-    elif not tracked:
-        log.warning(
-            "This database does not record its changes: every answer is read from it and nothing is cached. "
-            "`stockgraph init` adds what records them."
-        )
-    else:
-        log.info("Changes of the database are recorded and followed.")
+def _untracked_reason(row: asyncpg.Record) -> str | None:
+    """Return the reason why changes of the database are not all counted, and what to do; None if they are."""
+    if not row["complete"]:
+        return "The database lacks tables; `stockgraph init` makes what is missing."
+    for column, reason in _REASONS.items():
+        if tables := row[column]:
+            more = f" and {len(tables) - _NAMED} more" if len(tables) > _NAMED else ""
+            named = reason.format(", ".join(tables[:_NAMED]) + more)
+            return f"Nothing is cached, and every answer is read from the database: {named}."
+    return None

@@ -1,5 +1,6 @@
 """A mapping with bounds, from which the least recently used entries are evicted first."""
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,19 +10,20 @@ Value = TypeVar("Value")
 
 
 class LRU(OrderedDict[Key, Value]):
-    """Entries in the order of their use, bounded in bytes.
+    """Entries in the order of their use, bounded in bytes and in number.
 
     `get` and `move_to_end` are those of the dictionary, so that a hit calls nothing written in Python; entries are
     added by `store` alone. `size_of` gives the bytes of an entry. A value that grows after it was stored says so by
     `grow`.
     """
 
-    def __init__(self, size_of: Callable[[Key, Value], int], *, max_bytes: int) -> None:
+    def __init__(self, size_of: Callable[[Key, Value], int], *, max_bytes: int, max_entries: int = sys.maxsize) -> None:
         super().__init__()
         self.bytes = 0
         self.evictions = 0
         self._size_of = size_of
         self.max_bytes = max_bytes
+        self._max_entries = max_entries
 
     def store(self, key: Key, value: Value) -> list[tuple[Key, Value]]:
         """Add or replace an entry as the most recently used one, and return what was evicted for it.
@@ -41,7 +43,7 @@ class LRU(OrderedDict[Key, Value]):
         """Count bytes that entries take on top of those counted so far, and return what was evicted for them."""
         self.bytes += size
         evicted = []
-        while self and self.bytes > self.max_bytes:
+        while self and (self.bytes > self.max_bytes or len(self) > self._max_entries):
             key, value = self.popitem(last=False)
             self.bytes -= self._size_of(key, value)
             self.evictions += 1

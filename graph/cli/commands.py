@@ -1,7 +1,6 @@
 """The commands of `stockgraph`, and its entry point."""
 
 import asyncio
-import logging
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -15,9 +14,17 @@ import asyncpg
 import orjson
 from cyclopts import App, CycloptsError, Parameter
 
-from graph.cli.connections import connected, database_url
+from graph.cli.connections import connected
 from graph.cli.explain import explain, query_of
-from graph.cli.output import JsonReport, TextReport, open_streams, print_error, progress_bar
+from graph.cli.output import (
+    JsonReport,
+    TextReport,
+    configure_logging,
+    open_streams,
+    print_error,
+    print_lines,
+    progress_bar,
+)
 from graph.cli.serving import serve
 from graph.errors import StockgraphError
 from graph.execution.operation import Operation
@@ -35,6 +42,7 @@ from graph.loading.tickstock_entries import read_file, read_table
 from graph.model import GroupType
 from graph.postgres.database import Database, translated_errors
 from graph.postgres.ddl import make_tables, mend_history
+from graph.postgres.embedded import database_url
 from graph.schema import make_schema
 from graph.settings import Settings, normalize_variables, rename_deprecated_options
 
@@ -67,7 +75,7 @@ def init(*, settings: Settings = Settings()) -> None:  # noqa: B008 - frozen
     with database_url(settings) as url:
         made, mended = asyncio.run(run(url))
     done = [f"made {each}" for each in made] + ([f"mended {mended:,} rows of the history"] if mended else [])
-    print("\n".join(done) or "Nothing was missing.")
+    print_lines(*done or ["Nothing was missing."])
 
 
 @app.command
@@ -195,19 +203,18 @@ def query(
         async with open_runtime(replace(settings, database_url=url), listen=False) as runtime:
             result = await make_schema().execute(graphql, variable_values=variables, context_value=Operation(runtime))
         if result.errors and (result.data is None or variables):
-            raise StockgraphError("\n       ".join(error.message for error in result.errors))
+            raise StockgraphError(*(error.message for error in result.errors))
         answer: dict[str, Any] = {"data": result.data}
         return answer if not result.errors else {**answer, "errors": [error.formatted for error in result.errors]}
 
     with database_url(settings) as url:
         answer = asyncio.run(run(url))
     if not variables:
-        print(orjson.dumps(answer, option=0 if json else orjson.OPT_INDENT_2).decode())
+        print_lines(*orjson.dumps(answer, option=0 if json else orjson.OPT_INDENT_2).decode().split("\n"))
     elif json:
-        print(orjson.dumps(answer["data"]["universe"]).decode())
-    else:
-        # an empty universe prints nothing, not an empty line
-        print(*answer["data"]["universe"]["symbols"], sep="\n", end="\n" * bool(answer["data"]["universe"]["size"]))
+        print_lines(orjson.dumps(answer["data"]["universe"]).decode())
+    elif answer["data"]["universe"]["size"]:  # an empty universe prints nothing, not an empty line
+        print_lines(*answer["data"]["universe"]["symbols"])
     if "errors" in answer:
         sys.exit(FAILED)
 
@@ -230,9 +237,9 @@ def check(*, settings: Settings = Settings()) -> None:  # noqa: B008 - frozen
     with database_url(settings) as url:
         findings = asyncio.run(run(url))
     for finding in findings:
-        print(f"{finding.severity}: {finding.message}")
+        print_lines(f"{finding.severity}: {finding.message}")
     faults = sum(finding.severity == "fault" for finding in findings)
-    print(f"{faults} faults, {len(findings) - faults} warnings")
+    print_lines(f"{faults} faults, {len(findings) - faults} warnings")
     if faults:
         sys.exit(FAILED)
 
@@ -271,18 +278,18 @@ def migrate_cache_entries(
     with database_url(settings) as url:
         plan, result = asyncio.run(run(url))
     for planned in result.migrated:
-        print(f"{group_label(planned)}: {len(planned.group.holdings):,} members moved from {planned.entry}")
+        print_lines(f"{group_label(planned)}: {len(planned.group.holdings):,} members moved from {planned.entry}")
         for note in planned.notes:
-            print(f"    {note}")
+            print_lines(f"    {note}")
     for planned in result.present:
-        print(f"{group_label(planned)}: here already, with the members of {planned.entry}")
+        print_lines(f"{group_label(planned)}: here already, with the members of {planned.entry}")
     skipped = (*plan.skipped, *result.skipped)
     for entry, reason in skipped:
-        print(f"left: {entry}: {reason}")
+        print_lines(f"left: {entry}: {reason}")
     for kind, count in sorted(plan.other_types.items()):
-        print(f"left: {count:,} of type {quoted(kind)}, which holds no groups")
+        print_lines(f"left: {count:,} of type {quoted(kind)}, which holds no groups")
     counts = f"{len(result.migrated):,} moved, {len(result.present):,} here already, {len(skipped):,} left"
-    print(f"{counts}, {sum(plan.other_types.values()):,} of other types")
+    print_lines(f"{counts}, {sum(plan.other_types.values()):,} of other types")
     if skipped:
         sys.exit(FAILED)
 
@@ -290,13 +297,13 @@ def migrate_cache_entries(
 @app.command
 def export_schema() -> None:
     """Print the schema of the API in GraphQL's schema definition language."""
-    print(make_schema().as_str())
+    print_lines(*make_schema().as_str().split("\n"))
 
 
 def main() -> None:
     """Run the command line; an error that its user can correct is one line on standard error and a non-zero exit."""
     output = open_streams()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    configure_logging()
     code: str | int | None
     try:
         code = _run_command()
@@ -317,7 +324,7 @@ def _run_command() -> int:
         print_error(f"{' '.join(str(error).split())} `stockgraph --help` tells more.")
         return WRONG_USAGE
     except StockgraphError as error:
-        print_error(error)
+        print_error(*error.args)
         return FAILED
     except asyncpg.PostgresError as error:
         print_error(f"PostgreSQL: {str(error).splitlines()[0]}")

@@ -1,23 +1,11 @@
-"""The database that a command works on, and connections to it."""
+"""Connections of commands to the database."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import asyncpg
 
 from graph.postgres.database import Database, translated_errors
-from graph.postgres.embedded import default_home, embedded_postgres
-from graph.settings import Settings
-
-
-@contextmanager
-def database_url(settings: Settings) -> Iterator[str]:
-    """Give the URL of the database that the settings name, or of the embedded one, which runs for the block."""
-    if settings.database_url is not None:
-        yield settings.database_url
-        return
-    with embedded_postgres(settings.home or default_home()) as url:
-        yield url
 
 
 @asynccontextmanager

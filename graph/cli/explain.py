@@ -11,11 +11,12 @@ from cyclopts import Parameter
 from strawberry.schema.exceptions import InvalidOperationTypeError
 from strawberry.types.graphql import OperationType
 
-from graph.cli.connections import database_url
+from graph.cli.output import print_lines
 from graph.errors import StockgraphError
 from graph.execution.explanation import ExplainedField, ExplainedOperation, ExplainingExecutor, Load
 from graph.execution.operation import MAX_OBJECTS
 from graph.execution.runtime import open_runtime
+from graph.postgres.embedded import database_url
 from graph.schema import make_schema
 from graph.settings import Settings
 from graph.telemetry import Observer
@@ -87,12 +88,12 @@ def explain(
         except InvalidOperationTypeError as error:
             raise StockgraphError("Only queries are explained, since explaining runs them.") from error
     if lines := list(_plan_lines(operation)):
-        print("\n".join(lines))
+        print_lines(*lines)
     if log.runs:
-        print("\n".join(["", *_statement_lines(log.runs)]))
-        print(f"\ncost: {operation.objects:,} of {MAX_OBJECTS:,} objects")
+        print_lines("", *_statement_lines(log.runs))
+        print_lines("", f"cost: {operation.objects:,} of {MAX_OBJECTS:,} objects")
     if errors:
-        raise StockgraphError("\n       ".join(errors))
+        raise StockgraphError(*errors)
 
 
 def _plan_lines(operation: ExplainedOperation) -> Iterator[str]:

@@ -1,7 +1,13 @@
-"""Output of commands: the standard streams, progress bars, errors, and reports of a load."""
+"""Output of commands: the standard streams, lines, the log, progress bars, errors, and reports of a load.
+
+All that commands print and log passes `escaped`, so that no text of a file, a database or a client can move the cursor,
+forge a line or reverse what is read.
+"""
 
 import io
+import logging
 import os
+import re
 import select
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +20,7 @@ import orjson
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress as ProgressBar
+from rich.text import Text
 
 from graph.errors import StockgraphError
 from graph.loading.files import Progress
@@ -23,8 +30,51 @@ from graph.loading.price_writer import PricesDiff
 
 STDOUT, STDERR = 1, 2
 
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-"""The console on standard error."""
+# controls (C0, DEL, C1), ends of lines, marks of direction, bytes that are not UTF-8
+_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_log = logging.getLogger(__name__)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def escaped(text: str) -> str:
+    """Return text on one line, what would control a terminal escaped as in JSON."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def print_lines(*lines: str) -> None:
+    """Print lines to standard output."""
+    print("\n".join(map(escaped, lines)))
+
+
+def print_note(text: str, *, mark: str = "", style: str = "bold") -> None:
+    """Print a line to standard error, after a mark in a style."""
+    _err.print(Text.assemble((escaped(mark), style), escaped(text)))
+
+
+def print_error(*reasons: object) -> None:
+    """Print an error to standard error, with a line for each of its reasons."""
+    for mark, reason in zip(("error:", *[" " * 6] * len(reasons)), reasons, strict=False):
+        print_note(f" {reason}", mark=mark, style="bold red")
+
+
+class LineFormatter(logging.Formatter):
+    """A formatter that writes a record on one line, and a traceback below it, indented."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - as in logging
+        """Return the line of a record."""
+        return escaped(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - as in logging
+        """Return the lines of a traceback."""
+        return "\n".join(f"    {escaped(line)}" for line in super().formatException(ei).split("\n"))
+
+
+def configure_logging() -> None:
+    """Log to standard error, exceptions that nobody catches too."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    sys.excepthook = lambda *failure: _log.critical("stockgraph failed.", exc_info=failure)
 
 
 class Stream(io.FileIO):
@@ -76,12 +126,12 @@ def progress_bar() -> Iterator[Progress]:
             # a new bar, since rich cannot change one with a total into one without
             for task in bar.task_ids:
                 bar.remove_task(task)
-            bar.add_task(escape(what), total=of)
+            bar.add_task(escape(escaped(what)), total=of)
             current = what
         bar.update(bar.task_ids[0], completed=done, total=of)
 
     with ProgressBar(
-        console=err, transient=True, redirect_stdout=sys.stdout.isatty(), disable=not err.is_terminal
+        console=_err, transient=True, redirect_stdout=sys.stdout.isatty(), disable=not _err.is_terminal
     ) as bar:
         yield update
 
@@ -100,13 +150,14 @@ class JsonReport:
         lists = {name: value for name, value in record.items() if isinstance(value, Listed)}
         record |= {name: listed.first for name, listed in lists.items()}
         record |= {"totals": {name: listed.total for name, listed in lists.items()}, "left_out": group.left_out}
-        print(self._opening + orjson.dumps(record, default=float).decode())
+        print_lines(self._opening + orjson.dumps(record, default=float).decode())
         self._opening = ","
 
     def end(self, notes: Sequence[str], failures: Sequence[StockgraphError], **_: object) -> None:
         """Print the rest of the document."""
-        ending = orjson.dumps({"prices": self.prices, "notes": notes, "errors": list(map(str, failures))}).decode()
-        print(f"{self._opening.removesuffix(',')}],{ending.removeprefix('{')}")
+        errors = [escaped(str(failure)) for failure in failures]
+        ending = orjson.dumps({"prices": self.prices, "notes": list(map(escaped, notes)), "errors": errors}).decode()
+        print_lines(f"{self._opening.removesuffix(',')}],{ending.removeprefix('{')}")
 
 
 class TextReport:
@@ -119,23 +170,23 @@ class TextReport:
 
     def add(self, diff: GroupDiff, group: GroupHoldings) -> None:
         """Print one group."""
-        print(_group_text(diff, group))
+        print_lines(*_group_lines(diff, group))
         self._count += 1
         self._changed += diff.changed
 
     def end(self, notes: Sequence[str], _: object, *, dry_run: bool) -> None:
         """Print the notes and the totals of groups and prices."""
         for note in notes:
-            err.print(f"note: {note}", markup=False)
+            print_note(f"note: {note}")
         if self._count:
             would = "would change" if dry_run else "changed"
             written = "; a dry run, nothing was written" if dry_run else ""
-            print(f"{self._count} groups read, {self._changed} {would}{written}")
+            print_lines(f"{self._count} groups read, {self._changed} {would}{written}")
         if self.prices and self.prices.files:
-            print(_prices_text(self.prices, dry_run=dry_run))
+            print_lines(_prices_text(self.prices, dry_run=dry_run))
 
 
-def _group_text(diff: GroupDiff, group: GroupHoldings) -> str:
+def _group_lines(diff: GroupDiff, group: GroupHoldings) -> list[str]:
     lines = []
     if group.left_out:
         rows = [f"{row.ticker or row.name or '-'} ({row.reason})" for row in group.left_out]
@@ -160,7 +211,7 @@ def _group_text(diff: GroupDiff, group: GroupHoldings) -> str:
     changes.append(f"{diff.unchanged:,} unchanged")
     day = f" as of {diff.as_of}" if diff.as_of else ""
     lines.append(f"{diff.type} {diff.name}{day}: {'; '.join(changes)}")
-    return "\n".join(lines)
+    return lines
 
 
 def _prices_text(prices: PricesDiff, *, dry_run: bool) -> str:
@@ -178,9 +229,3 @@ def _weight(weight: Decimal | None) -> str:
 
 def _first_few(texts: Sequence[str], total: int, most: int = 4) -> str:
     return ", ".join(texts[:most]) + (" ..." if total > most else "")
-
-
-def print_error(reason: object) -> None:
-    """Print an error to standard error."""
-    err.print("[bold red]error:[/]", end=" ")
-    err.print(str(reason), markup=False)

@@ -2,9 +2,13 @@
 
 import asyncio
 import logging
+import multiprocessing
+import os
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -15,27 +19,30 @@ from urllib.parse import urlsplit
 
 import uvicorn
 from cyclopts import Parameter, validators
-from rich.markup import escape
+from starlette.applications import Starlette
 
 from graph.app import create_app
-from graph.cli.connections import connected, database_url
-from graph.cli.output import err, progress_bar
+from graph.cli.connections import connected
+from graph.cli.output import configure_logging, print_note, progress_bar
 from graph.errors import DatabaseUnavailable, StockgraphError
 from graph.http.assets import DIST
+from graph.http.origins import listening_hosts
 from graph.loading.demo import demo_groups
 from graph.loading.group_writer import GroupRefused, load_groups
 from graph.model import GroupType
 from graph.postgres.database import Database
 from graph.postgres.ddl import has_been_used, make_tables
-from graph.postgres.embedded import default_home
+from graph.postgres.embedded import database_url, default_home
 from graph.settings import Settings
 
 UVICORN_OPTIONS: dict[str, Any] = {
     "access_log": False,
+    "log_config": None,
+    "proxy_headers": False,  # any program of this machine could write X-Forwarded-For, and so pass for others
     "log_level": "warning",
     "server_header": False,
     "timeout_graceful_shutdown": 5,
-    "limit_concurrency": 1_000,
+    "http": "graph.http.protocol:Connection",
 }
 
 
@@ -59,16 +66,32 @@ def serve(
     with database_url(settings) as url:
         if settings.database_url is None:
             asyncio.run(_prepare_embedded(url, settings, demo=demo))
-        served = replace(settings, database_url=url)
+        served = replace(settings, database_url=url, allow_host=(*settings.allow_host, *listening_hosts(host)))
         contents = asyncio.run(_check_tables(served))
         _print_start(host, port, settings, contents)
         if workers == 1:
             uvicorn.run(create_app(served), host=host, port=port, **UVICORN_OPTIONS)
         else:
-            served.to_environment()
-            uvicorn.run(
-                "graph.app:from_environment", factory=True, workers=workers, host=host, port=port, **UVICORN_OPTIONS
-            )
+            settings.to_environment()
+            app = "graph.cli.serving:worker_app"
+            uvicorn.run(app, factory=True, workers=workers, host=host, port=port, **UVICORN_OPTIONS)
+
+
+def worker_app() -> Starlette:
+    """Make the application of a worker process, which ends with its parent."""
+    configure_logging()
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    return create_app(Settings.from_environment())
+
+
+def _end_with_parent() -> None:
+    """Stop this process gracefully once its parent has ended."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        # an event loop that hangs would hold the port for ever
+        time.sleep(2 * UVICORN_OPTIONS["timeout_graceful_shutdown"])
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _exit(_: int, __: object) -> NoReturn:
@@ -91,7 +114,7 @@ async def _prepare_embedded(url: str, settings: Settings, *, demo: bool) -> None
         await make_tables(connection)
         if not demo or await has_been_used(connection):
             return
-        err.print("The database is empty and gets demo data: real sectors, indexes, funds and themes.")
+        print_note("The database is empty and gets demo data: real sectors, indexes, funds and themes.")
         groups = demo_groups()
         with progress_bar() as progress:
             # in one transaction, since half a demo would pass for a used database at the next start
@@ -150,10 +173,10 @@ def _print_start(host: str, port: int, settings: Settings, contents: str | None)
         ("holds", contents),
         ("docs", next((link for link in links if link.endswith("#readme")), None)),
     ]
-    err.print(f"[bold]stockgraph {version('stockgraph')}[/]  (Ctrl-C stops it)")
+    print_note("  (Ctrl-C stops it)", mark=f"stockgraph {version('stockgraph')}")
     for name, text in lines:
         if text:
-            err.print(f"  {name:7} {escape(text)}")
+            print_note(f"  {name:7} {text}")
 
 
 def _addresses(host: str, port: int) -> list[str]:

@@ -9,6 +9,7 @@ import asyncio
 import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from datetime import date
+from itertools import pairwise
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias, overload
 from weakref import ref
@@ -102,40 +103,53 @@ class UniqueObjects(list[Any]):
 class LazyObjects(Sequence[Any]):
     """Objects of one class, stored by attribute and made only when one is read."""
 
-    __slots__ = ("_columns", "_same", "of")
+    __slots__ = ("columns", "of", "same", "span")
 
-    def __init__(self, of: type, columns: Mapping[str, Sequence[Any]], **same: Any) -> None:
+    def __init__(
+        self, of: type, columns: Mapping[str, Sequence[Any]], span: tuple[int, int] | None = None, **same: Any
+    ) -> None:
         self.of = of
-        self._columns = columns
+        self.columns = columns
         """Values of the attributes that differ between the objects."""
-        self._same = same
+        self.span = span or (0, len(next(iter(columns.values()))))
+        """The first object and the one after the last among those of the columns, which slices share."""
+        self.same = same
         """Attributes that all objects share."""
 
     @classmethod
     def joined(cls, parts: Sequence["LazyObjects"]) -> "LazyObjects":
         """Concatenate sequences whose objects have the same attributes."""
-        if len(parts) == 1:
-            return parts[0]
+        first, last = parts[0], parts[-1]
+        if all(part.columns is first.columns and before.span[1] == part.span[0] for before, part in pairwise(parts)):
+            # slices of one sequence, one after another
+            return cls(first.of, first.columns, (first.span[0], last.span[1]), **first.same)
         # what the objects of one have in common those of all need not
-        names = parts[0].attributes
-        return cls(parts[0].of, {name: _concatenated([part.values(name) for part in parts]) for name in names})
+        names = first.attributes
+        return cls(first.of, {name: _concatenated([part.values(name) for part in parts]) for name in names})
 
     @property
     def attributes(self) -> list[str]:
         """Names of all attributes."""
-        return [*self._columns, *self._same]
+        return [*self.columns, *self.same]
 
     def values(self, name: str) -> Sequence[Any]:
         """Return an attribute of all objects."""
-        column = self._columns.get(name)
-        return [self._same[name]] * len(self) if column is None else column
+        column = self.columns.get(name)
+        if column is None:
+            return [self.same[name]] * len(self)
+        start, end = self.span
+        return column if end - start == len(column) else column[start:end]
 
     def first(self, name: str) -> Any:
         """Return an attribute of the first object."""
-        return self._same[name] if name in self._same else self._columns[name][0]
+        return self.same[name] if name in self.same else self.columns[name][self.span[0]]
+
+    def split(self, size: int, count: int) -> list["LazyObjects"]:
+        """Return `count` slices of `size` objects each."""
+        return [self[start : start + size] for start in range(0, size * count, size)] if size else [self] * count
 
     def __len__(self) -> int:
-        return len(next(iter(self._columns.values())))
+        return self.span[1] - self.span[0]
 
     @overload
     def __getitem__(self, place: int) -> Any: ...
@@ -143,19 +157,22 @@ class LazyObjects(Sequence[Any]):
     def __getitem__(self, place: slice) -> "LazyObjects": ...
     def __getitem__(self, place: int | slice) -> Any:
         if isinstance(place, slice):
-            return LazyObjects(self.of, {name: values[place] for name, values in self._columns.items()}, **self._same)
-        return self.of(**{name: values[place] for name, values in self._columns.items()}, **self._same)
+            start, end, _ = place.indices(len(self))
+            first = self.span[0]
+            return LazyObjects(self.of, self.columns, (first + start, first + max(start, end)), **self.same)
+        index = self.span[0] + range(len(self))[place]
+        return self.of(**{name: values[index] for name, values in self.columns.items()}, **self.same)
 
     def __iter__(self) -> Iterator[Any]:
         # they are not kept, since they would take ten times the memory of their attributes
-        names = tuple(self._columns)
-        rows = zip(*self._columns.values(), strict=True)
-        return iter([self.of(**dict(zip(names, row, strict=True)), **self._same) for row in rows])
+        names = tuple(self.columns)
+        rows = zip(*map(self.values, names), strict=True)
+        return iter([self.of(**dict(zip(names, row, strict=True)), **self.same) for row in rows])
 
     @property
     def ids(self) -> set[int]:
         """The ids of all that it holds."""
-        return {id(held) for held in (*self._columns.values(), *self._same.values())}
+        return {id(held) for held in (self.columns, *self.columns.values(), *self.same.values())}
 
 
 def _concatenated(parts: Sequence[Sequence[Any]]) -> Sequence[Any]:
@@ -186,6 +203,12 @@ class ObjectSet(Sequence[Any]):
         """Return an attribute of the first object."""
         objects = self._objects
         return objects.first(name) if type(objects) is LazyObjects else getattr(objects[0], name)
+
+    @property
+    def of(self) -> type:
+        """The class of the objects."""
+        objects = self._objects
+        return objects.of if type(objects) is LazyObjects else type(objects[0])
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -218,6 +241,8 @@ class ObjectSet(Sequence[Any]):
             for value in values:
                 if isinstance(value, list):
                     ids.update(map(id, value))
+                elif type(value) is LazyObjects:
+                    ids |= value.ids
         return ids
 
 

@@ -65,13 +65,17 @@ def complete_values(output_type: OutputType, values: Sequence[Any]) -> Sequence[
     if output_type.accepts.issuperset(map(type, values)) and (leaf not in _RANGE_CHECKS or _RANGE_CHECKS[leaf](values)):
         return values
     assert leaf  # noqa: S101 - only of such
-    coerced = [None if value is None else leaf.coerce_output_value(value) for value in values]
+    # each object once, since days and members of enums are the same many times
+    unique = dict(zip(map(id, values), values, strict=True))
+    coerced = {key: None if value is None else leaf.coerce_output_value(value) for key, value in unique.items()}
     if any(
-        after is Undefined or (after is None) != (before is None) or (after is None and not output_type.nullable)
-        for before, after in zip(values, coerced, strict=True)
+        (after := coerced[key]) is Undefined
+        or (after is None) != (before is None)
+        or (after is None and not output_type.nullable)
+        for key, before in unique.items()
     ):
         raise Fallback(f"a value is no {leaf}{'' if output_type.nullable else '!'}")
-    return coerced
+    return list(map(coerced.__getitem__, map(id, values)))
 
 
 def written_bytes(output_type: OutputType, values: Sequence[Any]) -> int:

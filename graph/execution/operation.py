@@ -196,6 +196,16 @@ class Operation:
         self.costs = tuple(objects)
         self.charge(sum(self.costs))
 
+    @property
+    def cost(self) -> dict[str, int]:
+        """The cost of the operation, as the extension `cost` of its response tells it."""
+        return {
+            "objects": self.objects,
+            "maxObjects": MAX_OBJECTS,
+            "bytes": self.answer_bytes,
+            "statements": len(self.statements),
+        }
+
     async def compute(self, cells: int, function: Callable[..., Value], *arguments: Any) -> Value:
         """Return what a pure function of arrays gives; `cells` is the number of array cells that it computes.
 

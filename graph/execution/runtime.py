@@ -76,6 +76,8 @@ class Runtime:
         )
         if connection is None:
             self.generations.observe(result)
+        else:
+            self.generations.observe_snapshot(result)
         return result
 
     async def close(self) -> None:

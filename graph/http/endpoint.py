@@ -19,7 +19,15 @@ from graph.caching.response_cache import ResponseCache
 from graph.errors import ErrorCode, GraphError
 from graph.http.cancellation import ClientDisconnected, RequestGuard
 from graph.http.negotiation import CONTENT_TYPES, GRAPHQL, HTML, JSON, is_json, negotiate
-from graph.http.requests import METHODS, GraphQLRequest, RequestCheck, RequestError, RequestHead, parse_request
+from graph.http.requests import (
+    METHODS,
+    GraphQLRequest,
+    RequestCheck,
+    RequestCount,
+    RequestError,
+    RequestHead,
+    parse_request,
+)
 from graph.http.responses import (
     Headers,
     Payload,
@@ -68,13 +76,12 @@ def observed(app: ASGIApp, observer: Observer) -> ASGIApp:
 class GraphQLEndpoint:
     """ASGI application for one address: `starlette.routing.Route("/graphql", GraphQLEndpoint(...))`.
 
-    `identify` tells who the caller is; without it all are anonymous. Each of `checks` may refuse a request, before its
-    body is read and before the response cache. `make_context` makes the context of an operation for a caller and an
-    address, `page` the response to a browser that sends no query, and `execute_from_cache` the data of queries that
-    need not be executed. Bodies and query strings over `max_body` bytes are refused. An operation is cancelled after
-    `time_limit`
-    seconds, or when its client disconnects. Status 500 means a fault of the server, which is in the log under the id in
-    the response.
+    `identify` tells who the caller is; without it all are anonymous. `count` counts a request and each of `checks` may
+    refuse it, before its body is read and before the response cache. `make_context` makes the context of an operation
+    for a caller and an address, `page` the response to a browser that sends no query, and `execute_from_cache` the data
+    of queries that need not be executed. Bodies and query strings over `max_body` bytes are refused. An operation is
+    cancelled after `time_limit` seconds, or when its client disconnects. Status 500 means a fault of the server, which
+    is in the log under the id in the response.
     """
 
     def __init__(
@@ -87,6 +94,7 @@ class GraphQLEndpoint:
         *,
         identify: Callable[[RequestHead], Caller] | None = None,
         checks: Sequence[RequestCheck] = (),
+        count: RequestCount | None = None,
         max_body: int = 512 * 1024,
         time_limit: float = 30.0,
     ) -> None:
@@ -97,6 +105,7 @@ class GraphQLEndpoint:
         self._execute_from_cache = execute_from_cache
         self._identify = identify
         self._checks = checks
+        self._count = count
         self._max_body = max_body
         self._time_limit = time_limit
 
@@ -114,7 +123,7 @@ class GraphQLEndpoint:
         media_type = GRAPHQL if accepted == GRAPHQL else JSON
         more_headers: list[tuple[bytes, bytes]] = []
         try:
-            caller, text = await self._read(scope, headers, receive, acceptable=accepted is not None)
+            caller, text = await self._read(scope, headers, receive, more_headers, acceptable=accepted is not None)
             cache = self._response_cache() if self._response_cache else None
             key, cached = b"", None
             if cache:
@@ -130,13 +139,15 @@ class GraphQLEndpoint:
                 payload, context, body = answer or await self._execute_guarded(
                     request, caller, address, method, receive
                 )
-                status, more_headers = status_of(payload, media_type), retry_headers(payload)
+                status = status_of(payload, media_type)
+                more_headers += retry_headers(payload)
                 if cache and context is not None and "errors" not in payload:
                     cached = cache.store(key, body, context.validity)
         except ClientDisconnected:
             return
         except RequestError as error:
-            cached, status, more_headers = None, error.status, error.headers
+            cached, status = None, error.status
+            more_headers += error.headers
             body = encode(error_payload(str(error), error.code))
         except Exception:
             error_id = uuid.uuid4().hex
@@ -145,25 +156,34 @@ class GraphQLEndpoint:
             cached, status = None, ErrorCode.INTERNAL.status
             body = encode(error_payload(message, ErrorCode.INTERNAL, id=error_id))
         if cached:
-            await send_cached_response(send, cached, headers, media_type, method, compress=hit)
+            await send_cached_response(send, cached, headers, media_type, method, more_headers, compress=hit)
         else:
             await send_response(send, status, body, media_type, method, more_headers)
 
-    def _admit(self, head: RequestHead) -> Caller:
-        """Return the caller of a request that no check refuses."""
+    async def _admit(self, head: RequestHead, more_headers: list[tuple[bytes, bytes]]) -> Caller:
+        """Return the caller of a request that is neither one too many nor refused by a check."""
         caller = self._identify(head) if self._identify else ANONYMOUS
+        if self._count:
+            more_headers += await self._count(head, caller)
         for check in self._checks:
             check(head, caller)
         return caller
 
     async def _read(
-        self, scope: Scope, headers: Headers, receive: Receive, *, acceptable: bool
+        self,
+        scope: Scope,
+        headers: Headers,
+        receive: Receive,
+        more_headers: list[tuple[bytes, bytes]],
+        *,
+        acceptable: bool,
     ) -> tuple[Caller, bytes]:
         """Return the caller, and the body or the query string of a method that has none."""
         method = scope["method"]
         caller = ANONYMOUS
-        if self._identify or self._checks:
-            caller = self._admit(RequestHead(method, headers, (scope.get("client") or (None,))[0]))
+        if self._identify or self._checks or self._count:
+            head = RequestHead(method, headers, (scope.get("client") or (None,))[0])
+            caller = await self._admit(head, more_headers)
         if method not in METHODS:
             raise RequestError(
                 405, f"{method} is not answered here; use POST, or GET for queries.", allow=", ".join(METHODS)
@@ -184,7 +204,7 @@ class GraphQLEndpoint:
 
     async def _read_body(self, receive: Receive) -> bytes:
         def timeout_error() -> Exception:
-            return RequestError(408, f"The body took longer than {self._time_limit:g} seconds to arrive.")
+            return RequestError(408, f"The body took longer than {self._time_limit:g} seconds to arrive.", close=True)
 
         body = bytearray()
         more = True
@@ -196,7 +216,7 @@ class GraphQLEndpoint:
                 body += message.get("body", b"")
                 if len(body) > self._max_body:
                     raise RequestError(
-                        413, f"The body is longer than {self._max_body} bytes.", ErrorCode.LIMIT_EXCEEDED
+                        413, f"The body is longer than {self._max_body} bytes.", ErrorCode.LIMIT_EXCEEDED, close=True
                     )
                 more = message.get("more_body", False)
         return bytes(body)
@@ -205,7 +225,7 @@ class GraphQLEndpoint:
         self, request: GraphQLRequest, caller: Caller, address: str
     ) -> tuple[Payload, Any, bytes] | None:
         """Return the payload, context and body of a query whose data are all cached, or None."""
-        if self._execute_from_cache is None:
+        if self._execute_from_cache is None or request.extensions:
             return None
         context = self._make_context(caller, address)
         data = self._execute_from_cache(request.query, request.variables, request.operation_name, context)
@@ -239,6 +259,7 @@ class GraphQLEndpoint:
                 context_value=context,
                 operation_name=request.operation_name,
                 allowed_operation_types=allowed,
+                operation_extensions=request.extensions,
             )
         except CannotGetOperationTypeError:
             name = request.operation_name

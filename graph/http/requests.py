@@ -1,6 +1,6 @@
 """GraphQL requests: their parameters, parsed from a JSON body or a query string and checked."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -28,11 +28,21 @@ MAX_VALUES = 10_000
 class RequestError(Exception):
     """A request without a valid GraphQL operation, or with one that its HTTP method may not run."""
 
-    def __init__(self, status: int, message: str, code: ErrorCode = ErrorCode.BAD_REQUEST, *, allow: str = "") -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: ErrorCode = ErrorCode.BAD_REQUEST,
+        *,
+        allow: str = "",
+        close: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.headers = [(b"allow", allow.encode())] if allow else []
+        if close:
+            self.headers.append((b"connection", b"close"))
 
 
 class RequestHead(NamedTuple):
@@ -48,6 +58,9 @@ class RequestHead(NamedTuple):
 RequestCheck: TypeAlias = Callable[[RequestHead, Caller], None]
 """A function that raises RequestError for a request that is to be refused."""
 
+RequestCount: TypeAlias = Callable[[RequestHead, Caller], Awaitable[list[tuple[bytes, bytes]]]]
+"""A function that counts a request and returns headers of its response; RequestError if it is one too many."""
+
 
 class GraphQLRequest(NamedTuple):
     """The parameters of one operation."""
@@ -55,6 +68,7 @@ class GraphQLRequest(NamedTuple):
     query: str
     operation_name: str | None
     variables: dict[str, Any] | None
+    extensions: dict[str, Any] | None = None
 
 
 def parse_request(text: bytes, method: str) -> GraphQLRequest:
@@ -115,4 +129,4 @@ def _check_parameters(parameters: object, length: int) -> GraphQLRequest:
             400, "The variables are nested more than 250 levels deep.", ErrorCode.LIMIT_EXCEEDED
         ) from error
     # an empty operationName in a query string means none
-    return GraphQLRequest(query, parameters.get("operationName") or None, variables)
+    return GraphQLRequest(query, parameters.get("operationName") or None, variables, parameters.get("extensions"))

@@ -14,14 +14,22 @@ from graph.http.negotiation import CONTENT_TYPES, GRAPHQL, JSON, accepts_gzip
 Payload: TypeAlias = dict[str, Any]
 Headers: TypeAlias = dict[bytes, bytes]
 
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+)
+"""Headers of every response: no page of another site may show, embed or guess at it."""
+
 _STATUS_BY_CODE = {code.value: code.status for code in ErrorCode}
 _SERVER_ERROR = 500
 _NOT_MODIFIED = 304
-_NOT_MODIFIED_HEADERS = 4
+_NOT_MODIFIED_HEADERS = 3 + len(SECURITY_HEADERS)
 """Number of a cached response's headers that a 304 has too; those that follow describe a body."""
 
 
-def error_payload(message: str, code: ErrorCode, **details: str) -> Payload:
+def error_payload(message: str, code: ErrorCode, **details: str | int) -> Payload:
     """Return the payload of a request that failed with one error."""
     return {"errors": [{"message": message, "extensions": {"code": code.value, **details}}]}
 
@@ -69,7 +77,7 @@ async def send_response(
         (b"content-length", str(len(body)).encode()),
         (b"vary", b"accept"),
         (b"cache-control", b"no-store"),
-        (b"x-content-type-options", b"nosniff"),
+        *SECURITY_HEADERS,
         *more_headers,
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -77,7 +85,14 @@ async def send_response(
 
 
 async def send_cached_response(
-    send: Send, cached: CachedResponse, request_headers: Headers, media_type: str, method: str, *, compress: bool
+    send: Send,
+    cached: CachedResponse,
+    request_headers: Headers,
+    media_type: str,
+    method: str,
+    more_headers: Iterable[tuple[bytes, bytes]],
+    *,
+    compress: bool,
 ) -> None:
     """Send a cached response, with gzip if `compress` and the client accepts it, or a 304 if the client has it."""
     accept_encoding = request_headers.get(b"accept-encoding")
@@ -92,16 +107,18 @@ async def send_cached_response(
             (b"etag", b'"%s%s"' % (cached.tag, suffix)),
             (b"vary", b"accept, accept-encoding"),
             (b"cache-control", b"private, no-cache"),
-            (b"x-content-type-options", b"nosniff"),
+            *SECURITY_HEADERS,
             (b"content-type", CONTENT_TYPES[media_type]),
             (b"content-length", str(len(body)).encode()),
             *([(b"content-encoding", b"gzip")] if zipped else []),
         ]
     status = 200
-    if method != "POST":
+    if method == "POST":
+        headers = headers[1:]  # nothing can be asked by an ETag of it
+    else:
         known, (_, etag) = request_headers.get(b"if-none-match", b"").strip(), headers[0]
         if known and (known == b"*" or etag in (each.strip().removeprefix(b"W/") for each in known.split(b","))):
             status, headers = _NOT_MODIFIED, headers[:_NOT_MODIFIED_HEADERS]
     # a copy, since a server or middleware may add its own
-    await send({"type": "http.response.start", "status": status, "headers": [*headers]})
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *more_headers]})
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" or status == _NOT_MODIFIED else body})

@@ -33,7 +33,7 @@ async def check(connection: Connection, environment: str) -> list[Finding]:
     Use a connection of `Database.snapshot` to check one state of the database.
     """
     found = [
-        _finding(
+        Finding(
             "fault",
             "two_sectors",
             f"The sectors {', '.join(row['sectors'])} share {row['total']} stocks {_first(row)}.",
@@ -41,33 +41,33 @@ async def check(connection: Connection, environment: str) -> list[Finding]:
         for row in await connection.fetch(_SQL["shared_sectors"], environment)
     ]
     found += [
-        _finding("fault", "empty_group", f"{row['type']} {row['name']} has no members.")
+        Finding("fault", "empty_group", f"{row['type']} {row['name']} has no members.")
         for row in await connection.fetch(_SQL["empty_groups"], environment)
     ]
     for row in await connection.fetch(_SQL["weight_sums"], environment):
         if not row["weighted"]:
             message = f"ETF {row['name']} has no weights ({row['members']} members)."
-            found.append(_finding("warning", "unweighted", message))
+            found.append(Finding("warning", "unweighted", message))
             continue
         message = f"ETF {row['name']} has weights that sum to {row['weight']:f}, outside 0.95-1.05"
         if row["weighted"] < row["members"]:
             message += f"; {row['members'] - row['weighted']} of {row['members']} members have none"
-        found.append(_finding("fault", "weight_sum", f"{message}."))
+        found.append(Finding("fault", "weight_sum", f"{message}."))
     for row in await connection.fetch(_SQL["bad_weights"], environment):
         code, what = ("negative_weight", "negative") if row["negative"] else ("weight_not_a_number", "NaN")
         message = f"{row['type']} {row['name']} has {row['total']} {what} weights {_first(row)}."
-        found.append(_finding("fault", code, message))
+        found.append(Finding("fault", code, message))
     for row in await connection.fetch(_SQL["missing_sectors"], environment):
         message = f"ETF {row['name']} has {row['total']} of {row['members']} members in no sector {_first(row)}."
-        found.append(_finding("warning", "no_sector", message))
+        found.append(Finding("warning", "no_sector", message))
     if await connection.fetchval(_SQL["is_history_readable"]):
         for row in await connection.fetch(_SQL["name_gaps"], environment):
             message = f"{row['type']} {row['name']} has a history that lacks its name; `stockgraph init` mends it."
-            found.append(_finding("fault", "history_gap", message))
+            found.append(Finding("fault", "history_gap", message))
         for row in await connection.fetch(_SQL["history_gaps"], environment):
             what = f"{row['total']} memberships {_first(row)}"
             message = f"{row['type']} {row['name']} has a history that lacks {what}; `stockgraph init` mends it."
-            found.append(_finding("fault", "history_gap", message))
+            found.append(Finding("fault", "history_gap", message))
     if await connection.fetchval(_SQL["is_price_table_readable"]):
         found += await _check_prices(connection)
     return sorted(found)
@@ -75,7 +75,7 @@ async def check(connection: Connection, environment: str) -> list[Finding]:
 
 async def _check_prices(connection: Connection) -> list[Finding]:
     found = [
-        _finding("fault", code, f"{row['total']:,} bars {what} {_first(row)}.")
+        Finding("fault", code, f"{row['total']:,} bars {what} {_first(row)}.")
         for code, what, statement in (
             ("bad_close", "have no close that is a price", _SQL["bad_closes"]),
             ("future_bar", "are of days after tomorrow", _SQL["future_bars"]),
@@ -89,16 +89,11 @@ async def _check_prices(connection: Connection) -> list[Finding]:
             ratio = ":".join(reversed(ratio.split(":")))
         move = f"from {row['before']:g} to {row['close']:g} on {row['date']}"
         message = f"{row['symbol']} went {move}, as by a split of {ratio} that the prices before are not adjusted for."
-        found.append(_finding("warning", "split", message))
+        found.append(Finding("warning", "split", message))
     if splits and splits[0]["total"] > len(splits):
         more = splits[0]["total"] - len(splits)
-        found.append(_finding("warning", "split", f"{more:,} more stocks have closes as by splits."))
+        found.append(Finding("warning", "split", f"{more:,} more stocks have closes as by splits."))
     return found
-
-
-def _finding(severity: Literal["fault", "warning"], code: str, message: str) -> Finding:
-    """Make a finding whose message is one line, whatever a name or symbol holds."""
-    return Finding(severity, code, " ".join(message.split()))
 
 
 def _first(row: asyncpg.Record) -> str:

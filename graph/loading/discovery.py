@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from graph.errors import InputFileError
-from graph.loading.files import FileErrors, NotHoldings, Progress, columns_of, printable, quoted, read_rows
+from graph.loading.files import FileErrors, NotHoldings, Progress, columns_of, quoted, read_rows
 from graph.loading.holdings import (
     GroupHoldings,
     LoadContext,
@@ -112,12 +112,12 @@ def read_paths(
                 days = found.setdefault((group.type, group.name), {})
                 others = [first for other, (first, _) in days.items() if other == day or None in (other, day)]
                 if others:
-                    reason = f"{group.type} {group.name} is in {printable(others[0])} too; keep one"
+                    reason = f"{group.type} {group.name} is in {others[0]} too; keep one"
                     errors.append(FileErrors(source).error(reason))
                 else:
                     days[day] = (source, replace(group, as_of=day))
     if not found and not prices and not errors:
-        where = ", ".join(map(printable, paths)) or "No path was given"
+        where = ", ".join(map(str, paths)) or "No path was given"
         errors.append(InputFileError(f"{where}: nothing to load; files are told by their names: {_FILE_NAMES}."))
     groups = (days[day][1] for days in found.values() for day in sorted(days, key=lambda day: day or date.min))
     return PathContents(tuple(groups), tuple(errors), tuple(notes), tuple(prices))
@@ -181,7 +181,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _left_out(path: Path, reason: str) -> str:
-    return f"{printable(path)}: left out; {reason}."
+    return f"{path}: left out; {reason}."
 
 
 def _read_unlisted(path: Path, reason: str, load: LoadContext) -> PathContents:
@@ -282,14 +282,14 @@ def _read_listed(path: Path, listed: Sequence[_ListedGroup], load: LoadContext, 
             members = Members(content[named.name].holdings)
         if named.members and named.members != str(len(members.holdings)):
             held = f"{path.name} holds {len(members.holdings)}"
-            notes.append(f"{printable(index.path)}, line {named.line}: says {quoted(named.members)} members; {held}.")
+            notes.append(f"{index.path}, line {named.line}: says {quoted(named.members)} members; {held}.")
         groups.append(_as_group(path, named.type, named.name, members, named.description, named.as_of))
     if isinstance(content, Members):
         notes += content.notes
     else:
         names = {named.name for named in listed}
         notes += [
-            f"{printable(path)}: sector {group.description} left out; {INDEX} does not list it."
+            f"{path}: sector {group.description} left out; {INDEX} does not list it."
             for group in content.values()
             if group.name not in names
         ]

@@ -6,27 +6,18 @@ import io
 import os
 import re
 import stat
-import warnings
-import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
-from datetime import datetime
-from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 from graph.errors import InputFileError
+from graph.loading.workbooks import MAX_WORKBOOK, WorkbookRefused, read_workbook
 
 MAX_LINE = 131_072
 """Maximum characters of a line, the same as of a field in Python's csv."""
 MAX_BLANK = 10_000
 """Maximum consecutive blank lines."""
-MAX_WORKBOOK = 4 * 2**20
-"""Maximum bytes of an Excel workbook; 500 holdings take 54 kB."""
-MAX_UNPACKED = 16 * 2**20
-"""Maximum unpacked bytes of a workbook; 500 holdings unpack to 434 kB."""
-MAX_CELLS = 300_000
-"""Maximum cells of a workbook's sheet, including empty ones."""
 MAX_ERRORS = 20
 """Number of bad rows of one file that are named; further ones are counted."""
 
@@ -87,12 +78,7 @@ class FileErrors:
 
     def error(self, reason: str, line: int = 0, kind: type[InputFileError] = InputFileError) -> InputFileError:
         """Make an error that names the file and the line."""
-        return kind(f"{printable(self.path)}{f', line {line}' if line else ''}: {reason}.")
-
-
-def printable(path: Path) -> str:
-    """Return a path as one line of printable text, whatever bytes it has."""
-    return "".join(character if character.isprintable() else "?" for character in str(path))
+        return kind(f"{self.path}{f', line {line}' if line else ''}: {reason}.")
 
 
 def quoted(text: str, most: int = 100) -> str:
@@ -124,7 +110,7 @@ def read_rows(errors: FileErrors, progress: Progress | None = None) -> Generator
                 reader = csv.reader(_lines(errors, text), skipinitialspace=True, strict=True)
                 for number, row in enumerate(reader):
                     if progress and number % _PROGRESS_ROWS == 0:
-                        progress(f"Reading {printable(path)}", file.tell(), size)
+                        progress(f"Reading {path}", file.tell(), size)
                     fields = [value.strip() for value in row]
                     if any(fields):
                         yield start, fields
@@ -186,64 +172,11 @@ def _lines(errors: FileErrors, text: io.TextIOWrapper) -> Iterator[str]:
 
 def _workbook(errors: FileErrors, data: bytes) -> list[TextRow]:
     """Return the rows of a workbook that are not blank."""
-    if len(data) > MAX_WORKBOOK:
-        raise errors.error(f"is larger than {MAX_WORKBOOK // 2**20} MB, which no workbook of holdings is")
     try:
-        _check_unpacked(errors, data)
-        with warnings.catch_warnings():
-            # openpyxl warns of styles, which do not matter here
-            warnings.simplefilter("ignore")
-            # imported only for workbooks, since it takes 0.4 s and 27 MB
-            openpyxl = import_module("openpyxl")
-            workbook = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
-            return _cells(errors, workbook.worksheets)
-    except InputFileError:
-        raise
+        return read_workbook(data)
+    except WorkbookRefused as error:
+        raise errors.error(str(error), error.line) from error
     except Exception as error:
         # a damaged workbook or another kind of document makes openpyxl raise any exception
         what = f"{type(error).__name__}: {' '.join(str(error).split())}".strip(": ")
         raise errors.error(f"is no Excel workbook that can be read ({quoted(what)})") from error
-
-
-def _check_unpacked(errors: FileErrors, data: bytes) -> None:
-    # zipfile reads no more of a part than the size in its directory
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        unpacked = sum(part.file_size for part in archive.infolist())
-    if unpacked > MAX_UNPACKED:
-        raise errors.error(f"unpacks to more than {MAX_UNPACKED // 2**20} MB, which no workbook of holdings does")
-
-
-def _cells(errors: FileErrors, sheets: list[Any]) -> list[TextRow]:
-    if not sheets:
-        raise errors.error("is a workbook without sheets")
-    sheet = next((sheet for sheet in sheets if sheet.title.lower() == "holdings"), sheets[0])
-    # the size that some workbooks state is wrong
-    sheet.reset_dimensions()
-    rows: list[TextRow] = []
-    cells = 0
-    for line, values in enumerate(sheet.iter_rows(values_only=True), 1):
-        cells += len(values) or 1
-        if cells > MAX_CELLS:
-            raise errors.error(f"has more than {MAX_CELLS:,} cells, which no sheet of holdings has", line)
-        fields = [_cell_text(value) for value in values]
-        if any(fields):
-            rows.append((line, fields))
-    width = max((len(fields) for _, fields in rows), default=0)
-    if width * len(rows) > MAX_CELLS:
-        raise errors.error(f"has more than {MAX_CELLS:,} cells, which no sheet of holdings has")
-    # a workbook omits the empty cells at the end of a row
-    return [(line, fields + [""] * (width - len(fields))) for line, fields in rows]
-
-
-def _cell_text(value: object) -> str:
-    """Return a cell as CSV would hold it, including symbols that Excel took for numbers, booleans or dates."""
-    match value:
-        case None:
-            return ""
-        case bool():
-            return str(value).upper()
-        case float() if value.is_integer():
-            return str(int(value))
-        case datetime():
-            return value.date().isoformat()
-    return str(value).strip()

@@ -15,7 +15,7 @@ from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
 
 from graph.errors import InputFileError
-from graph.loading.files import FileErrors, NotHoldings, Progress, TextRow, columns_of, printable, quoted, read_rows
+from graph.loading.files import FileErrors, NotHoldings, Progress, TextRow, columns_of, quoted, read_rows
 from graph.loading.vendors import HEADER_WITHIN, VendorRow, find_table, shape_error, with_dotted_class
 from graph.model import GroupType
 
@@ -270,7 +270,7 @@ def _parse_vendor(errors: FileErrors, rows: Iterator[TextRow], load: LoadContext
         table.as_of,
         table.fund if table.fund and _TICKER.fullmatch(table.fund) else None,
         table.format.weight is not None,
-        tuple(f"{printable(errors.path)}: {note}." for note in notes),
+        tuple(f"{errors.path}: {note}." for note in notes),
     )
 
 

@@ -13,7 +13,7 @@ from datetime import date
 import asyncpg
 
 from graph.errors import DatabaseUnavailable, InputFileError, StockgraphError
-from graph.loading.files import MAX_ERRORS, FileErrors, Progress, printable
+from graph.loading.files import MAX_ERRORS, FileErrors, Progress
 from graph.loading.group_writer import LISTED, Listed, copied, refusal
 from graph.loading.price_files import OPTIONAL, BarReader, PriceFile
 from graph.postgres.database import Connection
@@ -192,6 +192,6 @@ async def _find_clashes(connection: Connection, files: Mapping[int, _IncomingFil
     for number, other, line, _, symbol, day, _, _ in rows:
         if other < certain and number not in clashing:
             clashing.add(number)
-            reason = f"{symbol} {day} is in {printable(files[other].errors.path)} too, with other prices; keep one"
+            reason = f"{symbol} {day} is in {files[other].errors.path} too, with other prices; keep one"
             files[number].errors.add(line, reason)
     return clashing

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self, TypeAlias, cast
 import asyncpg
 
 from graph.errors import DatabaseUnavailable, InvalidArgument
-from graph.postgres.statements import TEXTS, Family
+from graph.postgres.statements import STATEMENTS, TEXTS, Family
 from graph.telemetry import Observer
 
 POOL_SIZE = 10
@@ -46,6 +46,8 @@ class ReadResult(NamedTuple):
     """Generation of the snapshot that was read; None if the database does not track changes."""
     sent: float
     """Time of sending by the monotonic clock; the snapshot is not older."""
+    layout: int | None = None
+    """Hash of the files and partitions that held the tables' rows; None if the database does not track changes."""
 
 
 class Database:
@@ -174,11 +176,17 @@ class Database:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
-        """Borrow a connection whose statements all read one state of the database."""
+        """Borrow a connection whose statements all read one state of the database.
+
+        The tables are locked before the first of them: TRUNCATE and ALTER TABLE keep no rows for older snapshots, to
+        which a table that was emptied or rewritten while they waited for it would look empty.
+        """
         async with self.connection() as borrowed:
             with translated_errors():
+                lock = await borrowed.fetchval(STATEMENTS["lock_tables"])
                 transaction = borrowed.transaction(isolation="repeatable_read", readonly=True)
                 await transaction.start()
+                await borrowed.execute(lock)
             try:
                 yield borrowed
             finally:
@@ -240,7 +248,7 @@ class Database:
             return ReadResult(rows, None, sent)
         groups, prices = rows[0]["groups_generation"], rows[0]["prices_generation"]
         generation = None if groups is None else Generation(groups, prices)
-        return ReadResult([] if rows[0]["ordinal"] is None else rows, generation, sent)
+        return ReadResult([] if rows[0]["ordinal"] is None else rows, generation, sent, rows[0]["layout"])
 
 
 _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
@@ -253,7 +261,10 @@ _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] 
     (asyncpg.InsufficientPrivilegeError, "The user of DATABASE_URL may not do this: {}."),
     # raised by pgbouncer, also about the database behind it
     (asyncpg.ProtocolViolationError, "The database, or a pooler before it, refuses: {}."),
-    ((asyncpg.QueryCanceledError, TimeoutError), "The database did not answer in time; try again."),
+    (
+        (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, TimeoutError),
+        "The database did not answer in time; try again.",
+    ),
     (
         (
             OSError,

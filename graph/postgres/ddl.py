@@ -13,9 +13,8 @@ SCHEMA = files("graph.postgres").joinpath("schema.sql").read_text()
 
 _VERSION = f"made by stockgraph, schema {hashlib.sha256(SCHEMA.encode()).hexdigest()[:16]}"
 _EXPECTED = {f"{kind.lower()} {name}" for kind, name in re.findall(r"CREATE (TABLE|INDEX) IF NOT EXISTS (\w+)", SCHEMA)}
-_EXPECTED |= {
-    f"trigger data_change_{event} on {table}"
-    for event in ("insert", "update", "delete", "truncate")
+_TRIGGERS = {
+    table: [f"data_change_{event}" for event in ("insert", "update", "delete", "truncate")]
     for table in (
         "definition_groups",
         "group_memberships",
@@ -25,15 +24,14 @@ _EXPECTED |= {
         "ohlcv_daily",
     )
 }
-_EXPECTED |= {
-    f"trigger history_{event} on {table}"
-    for event in ("open_insert", "open_update", "close_update", "close_delete", "close_truncate")
-    for table in ("definition_groups", "group_memberships")
-}
+for _table in ("definition_groups", "group_memberships"):
+    _TRIGGERS[_table] += [
+        f"history_{event}" for event in ("open_insert", "open_update", "close_update", "close_delete", "close_truncate")
+    ]
 
 
 async def make_tables(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]:
-    """Create missing tables, indexes and triggers in one transaction; return their names, sorted.
+    """Create missing tables, indexes and triggers, those of partitions too, in one transaction; return their names.
 
     If none is missing, no lock is taken, so that writers neither wait nor delay it.
     """
@@ -41,7 +39,9 @@ async def make_tables(connection: "asyncpg.Connection[asyncpg.Record]") -> list[
         await connection.execute(_SQL["lock_schema"])
         before = {row[0] for row in await connection.fetch(_SQL["existing_objects"])}
         made_by = await connection.fetchval(_SQL["schema_version"])
-        if before >= _EXPECTED and made_by == _VERSION:
+        places = [(table, table) for table in _TRIGGERS] + await connection.fetch(_SQL["partitions"], [*_TRIGGERS])
+        expected = _EXPECTED | {f"trigger {name} on {place}" for table, place in places for name in _TRIGGERS[table]}
+        if before >= expected and made_by == _VERSION:
             return []
         await connection.execute(SCHEMA)
         await connection.execute(await connection.fetchval(_SQL["set_schema_version"], _VERSION))

@@ -1,13 +1,23 @@
 -- The statements around schema.sql, which creates the tables.
 
 -- name: existing_objects
--- Returns the tables, indexes and enabled triggers of the current schema.
-SELECT 'table ' || relname FROM pg_class WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace
+-- Returns the tables and indexes of the current schema, and the enabled triggers of its tables and of their partitions.
+SELECT 'table ' || relname FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace
 UNION ALL
 SELECT 'index ' || indexname FROM pg_indexes WHERE schemaname = current_schema()
 UNION ALL
-SELECT 'trigger ' || t.tgname || ' on ' || c.relname FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
-WHERE NOT t.tgisinternal AND t.tgenabled = 'A' AND c.relnamespace = current_schema()::regnamespace;
+SELECT 'trigger ' || tgname || ' on ' || tgrelid::regclass FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'A';
+
+-- name: partitions
+-- Returns the partitions and children of the tables $1, each with its table.
+WITH RECURSIVE member AS (
+    SELECT name, to_regclass(name)::oid AS relation FROM unnest($1::text[]) AS name
+    UNION
+    SELECT member.name, i.inhrelid FROM member JOIN pg_inherits AS i ON i.inhparent = member.relation
+)
+SELECT name, relation::regclass::text AS partition
+FROM member JOIN pg_class AS c ON c.oid = relation AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+WHERE relation <> to_regclass(name);
 
 -- name: lock_schema
 -- Makes concurrent runs wait until this transaction ends, since their locks on the tables would deadlock.

@@ -14,6 +14,7 @@ counters and recorded process ids would be stale. PostgreSQL refuses to run as r
 it runs as `nobody`, who owns data/ and socket/ and nothing else.
 """
 
+import errno
 import fcntl
 import importlib.metadata
 import logging
@@ -36,6 +37,7 @@ from urllib.parse import quote
 import platformdirs
 
 from graph.errors import EmbeddedServerError
+from graph.settings import Settings
 
 _NAME = "stockgraph"  # of the database and of its owner
 _SOCKET = ".s.PGSQL.5432"
@@ -43,6 +45,8 @@ _LONGEST_SOCKET_PATH = 103  # what macOS takes; Linux takes four bytes more
 _LARGEST_LOG = 4_000_000
 _POLL = 0.01
 _PATIENCE = 60
+_DISK_FULL = os.strerror(errno.ENOSPC)
+_SEGMENT = 16 * 2**20  # of the write-ahead log
 _INITDB = (
     f"--username={_NAME}",
     "--auth=trust",  # access is restricted by the socket's folder
@@ -70,6 +74,16 @@ _log = logging.getLogger(__name__)
 def default_home() -> Path:
     """Return the home folder of this user; for root, one that an unprivileged user can reach."""
     return platformdirs.user_data_path(_NAME, appauthor=False) if os.geteuid() else Path("/var/lib", _NAME)
+
+
+@contextmanager
+def database_url(settings: Settings) -> Iterator[str]:
+    """Yield the URL of the database that the settings name, or of the embedded one, which runs for the block."""
+    if settings.database_url is not None:
+        yield settings.database_url
+        return
+    with embedded_postgres(settings.home or default_home()) as url:
+        yield url
 
 
 @contextmanager
@@ -432,6 +446,12 @@ class _Cluster:
         said = re.findall(
             r"(?:FATAL|PANIC|ERROR|DETAIL|HINT|error|detail|hint): +(?!the database system is)(.+)", lines
         )
+        if full := [line for line in lines.splitlines() if _DISK_FULL in line]:
+            # PostgreSQL tells of corrupted data before it
+            said = list(dict.fromkeys([full[-1].rpartition(":  ")[2], *said]))
+        elif (free := shutil.disk_usage(self.home).free) < _SEGMENT:
+            # neither the log nor a segment of the write-ahead log could be written
+            said.insert(0, f"{_DISK_FULL} ({free // 1024:,} kB are free)")
         reason = "; ".join(said[:2] or lines.splitlines()[-1:])
         return EmbeddedServerError(
             f"PostgreSQL {what} in {self.home}: {reason} (exit status {status}; see {self.log})."

@@ -51,7 +51,8 @@ async def _load(operation: Operation, name: str, year: int | None) -> CachedValu
     """Load the matrix of a year, or of the latest session's year if None, starting from the one last cached."""
     runtime = operation.runtime
     async with operation.snapshot() as read:
-        (table,), generation, _ = await read("price_table")
+        table_read = await read("price_table")
+        (table,), generation = table_read.rows, table_read.generation
         matrix = EMPTY
         # loads run one by one, so that the next reads only the months changed meanwhile; the snapshot is opened before
         # the lock is taken, since those waiting for the lock may hold the last connection of the pool

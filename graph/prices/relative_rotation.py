@@ -1,17 +1,16 @@
 """Relative rotation: the ratio and momentum of groups against a benchmark, computed for all groups at once."""
 
 import asyncio
-import math
 from collections.abc import Sequence
 from datetime import date
-from typing import TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
 from graph.execution.operation import Operation
 from graph.prices.matrix import PriceMatrix
 from graph.prices.performance import Basket
-from graph.prices.returns import Baskets, FloatArray, changes
+from graph.prices.returns import Baskets, FloatArray, IntArray, changes
 
 RATIO_SESSIONS = 63
 """Length of the average that relative strength is divided by."""
@@ -26,8 +25,22 @@ MAX_TAIL = 252
 MEMBER_SESSIONS_PER_CHARGE = 500
 """Members x sessions computed with that count as one object of the answer in the budget."""
 
-RotationPoint: TypeAlias = tuple[date, float, float]
-"""The date of a session, and the ratio and momentum of a row in it."""
+
+class RotationPoints(NamedTuple):
+    """The relative rotation of rows in consecutive sessions."""
+
+    days: list[date]
+    """The dates of the sessions, ascending."""
+    ratio: FloatArray
+    """The ratios, sessions x rows; NaN if a row has no point in a session."""
+    momentum: FloatArray
+
+    def of(self, row: int, count: int) -> tuple[list[date], list[float], list[float]]:
+        """Return dates, ratios and momenta of a row in the last sessions; those without a point are left out."""
+        first = max(0, len(self.days) - count)
+        ratio, momentum = self.ratio[first:, row], self.momentum[first:, row]
+        known = np.flatnonzero(~np.isnan(ratio))
+        return [self.days[first + place] for place in known], ratio[known].tolist(), momentum[known].tolist()
 
 
 class RelativeRotations:
@@ -38,35 +51,30 @@ class RelativeRotations:
         self._matrix = matrix
         self._session = session
         self._baskets = [(basket.columns, basket.weights) for basket in baskets]
-        self._points: dict[int, asyncio.Future[list[list[RotationPoint]]]] = {}
-        """Points of each row, by the number of sessions computed."""
+        self._points: dict[int, asyncio.Future[RotationPoints]] = {}
+        """Points by the number of sessions computed."""
 
-    async def points(self, operation: Operation, row: int, count: int) -> list[RotationPoint]:
-        """Return the points of a row in its last `count` sessions, ascending; sessions without a point are left out."""
+    async def points(self, operation: Operation, count: int) -> RotationPoints:
+        """Return the points of all rows, in the last `count` sessions at least where there are so many."""
         sessions = DEFAULT_TAIL if count <= DEFAULT_TAIL else MAX_TAIL
         if sessions not in self._points:
-            members = sum(len(columns) for columns, _ in self._baskets)
-            operation.charge(members * (RELATIVE_SESSIONS + sessions) // MEMBER_SESSIONS_PER_CHARGE)
-            # in a thread, since it would block the event loop
-            self._points[sessions] = asyncio.ensure_future(asyncio.to_thread(self._compute, sessions))
-        points = await asyncio.shield(self._points[sessions])
-        since = self._matrix.date_of(max(0, self._session + 1 - count))
-        return [point for point in points[row] if point[0] >= since]
+            cells = sum(len(columns) for columns, _ in self._baskets) * (RELATIVE_SESSIONS + sessions)
+            operation.charge(cells // MEMBER_SESSIONS_PER_CHARGE)
+            computing = operation.compute(cells, _rotation_points, self._matrix, self._session, self._baskets, sessions)
+            self._points[sessions] = asyncio.ensure_future(computing)
+        # one of those who wait may be cancelled without the others
+        return await asyncio.shield(self._points[sessions])
 
-    def _compute(self, sessions: int) -> list[list[RotationPoint]]:
-        columns, baskets = Baskets.of(self._baskets).compact()
-        closes = self._matrix.history(self._session, RELATIVE_SESSIONS + sessions - 1, columns)
-        returns = baskets.mean(changes(closes[1:], closes[:-1]))
-        ratio, momentum = relative_rotation(returns[:, :-1], returns[:, -1])
-        days = [self._matrix.date_of(self._session - back) for back in range(len(ratio) - 1, -1, -1)]
-        return [
-            [
-                (day, float(x), float(y))
-                for day, x, y in zip(days, ratio[:, row], momentum[:, row], strict=True)
-                if not math.isnan(x)
-            ]
-            for row in range(returns.shape[1] - 1)
-        ]
+
+def _rotation_points(
+    matrix: PriceMatrix, session: int, weighted: Sequence[tuple[IntArray, FloatArray]], sessions: int
+) -> RotationPoints:
+    columns, baskets = Baskets.of(weighted).compact()
+    closes = matrix.history(session, RELATIVE_SESSIONS + sessions - 1, columns)
+    returns = baskets.mean(changes(closes[1:], closes[:-1]))
+    ratio, momentum = relative_rotation(returns[:, :-1], returns[:, -1])
+    days = [matrix.date_of(each) for each in range(session + 1 - len(ratio), session + 1)]
+    return RotationPoints(days, ratio, momentum)
 
 
 def relative_rotation(returns: FloatArray, benchmark: FloatArray) -> tuple[FloatArray, FloatArray]:

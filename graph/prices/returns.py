@@ -67,7 +67,7 @@ class Baskets:
         totals = np.empty((len(values), len(self.offsets)))
         rows = max(1, _BLOCK // len(self.members))
         for first in range(0, len(values), rows):
-            block = filled[first : first + rows, self.members]
+            block = filled[first : first + rows].take(self.members, axis=1)
             block *= weights
             totals[first : first + rows] = np.add.reduceat(block, self.offsets, axis=1)
         sums = self._sum_weights(present, weights)
@@ -87,12 +87,14 @@ class Baskets:
         others = np.flatnonzero(~always)
         if len(others):
             baskets, offsets = np.unique(np.searchsorted(self.offsets, others, side="right") - 1, return_index=True)
-            sums[:, baskets] += np.add.reduceat(present[:, self.members[others]] * weights[others], offsets, axis=1)
+            sums[:, baskets] += np.add.reduceat(
+                present.take(self.members[others], axis=1) * weights[others], offsets, axis=1
+            )
         return sums
 
     def count(self, matching: BoolArray) -> npt.NDArray[np.int64]:
         """Count the members that match (a bool for rows x columns): rows x baskets."""
-        matches = matching[:, self.members].astype(np.int64)
+        matches = matching.take(self.members, axis=1).astype(np.int64)
         counts: npt.NDArray[np.int64] = np.add.reduceat(matches, self.offsets, axis=1)
         return counts
 
@@ -140,16 +142,28 @@ def ema(closes: FloatArray, count: int) -> FloatArray:
 
     Sessions without a close are skipped; NaN if a stock has fewer than `count` closes.
     """
-    alpha = 2 / (count + 1)
-    average = np.zeros(closes.shape[1])
-    seen = np.zeros(closes.shape[1], np.int64)
-    for close, present in zip(closes, ~np.isnan(closes), strict=True):
-        seen += present
-        # a running mean of the first `count` closes, which is the seed
-        step = np.where(seen <= count, 1 / np.maximum(seen, 1), alpha)
-        average += np.where(present, step * (close - average), 0.0)
-    average[seen < count] = np.nan
+    # not a session after another, since steps in Python would take as long for one stock as for thousands
+    average = np.full(closes.shape[1], np.nan)
+    if len(closes) >= count:
+        weights = _ema_weights(np.arange(len(closes))[::-1], len(closes), count)
+        average = np.einsum("s,sc->c", weights, closes)
+    holed = np.flatnonzero(np.isnan(average))
+    present = ~np.isnan(closes[:, holed])
+    seen = np.count_nonzero(present, axis=0)
+    present, holed, seen = present[:, seen >= count].T, holed[seen >= count], seen[seen >= count]
+    if len(holed):
+        ends = np.cumsum(seen)
+        ages = np.repeat(ends, seen) - np.arange(1, ends[-1] + 1)
+        weighted = _ema_weights(ages, np.repeat(seen, seen), count) * closes[:, holed].T[present]
+        average[holed] = np.add.reduceat(weighted, ends - seen)
     return average
+
+
+def _ema_weights(ages: IntArray, seen: IntArray | int, count: int) -> FloatArray:
+    """Return the weights in an exponential average of the closes that so many others of a stock's `seen` came after."""
+    alpha = 2 / (count + 1)
+    weights: FloatArray = (1 - alpha) ** np.minimum(ages, seen - count)
+    return weights * np.where(ages < seen - count, alpha, 1 / count)
 
 
 def directions(values: FloatArray, others: FloatArray) -> npt.NDArray[np.float64]:

@@ -294,6 +294,23 @@ def test_several_workers_serve_the_embedded_database(home: str) -> None:
     assert postmaster(home) is None
 
 
+def test_every_worker_answers_for_the_hosts_and_origins_that_it_was_told(market_url: str) -> None:
+    origin = "https://dash.example.com"
+    server = Server(
+        *("--workers", "2", "--allow-host", "stocks.example.com", "--allow-host", "a.example", "--cors", origin),
+        DATABASE_URL=market_url,
+        STOCKGRAPH_ALLOW_HOST="unread.example",
+    )
+    url = f"http://127.0.0.1:{server.port}/graphql"
+    hosts = {"localhost": 200, "stocks.example.com": 200, "a.example:80": 200, "unread.example": 421, "10.0.0.1": 421}
+    # each time another connection, so that both workers are asked
+    for _ in range(10):
+        for host, status in hosts.items():
+            answer = httpx2.post(url, json={"query": "{ __typename }"}, headers={"host": host, "origin": origin})
+            assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, origin)
+    server.stop()
+
+
 def test_a_taken_port_is_said_before_anything_is_started(home: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

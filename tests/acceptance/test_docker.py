@@ -131,6 +131,7 @@ def test_compose_joins_three_services_by_their_names():
     database = services["postgres"]["environment"]
     assert environment["DATABASE_URL"] == f"postgresql://{database['POSTGRES_USER']}@postgres/{database['POSTGRES_DB']}"
     assert environment["CACHE_URL"] == "redis://redis:6379/0"
+    assert environment["STOCKGRAPH_ALLOW_HOST"] == "stockgraph"
     healthy = {"condition": "service_healthy"}
     assert services["stockgraph"]["depends_on"] == {"postgres": healthy, "redis": healthy}
     assert all(services[name]["healthcheck"]["test"][0] == "CMD" for name in ("postgres", "redis"))

@@ -170,6 +170,8 @@ def test_the_page_comes_with_a_strict_policy() -> None:
         "font-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
         "referrer-policy": "no-referrer",
         "x-content-type-options": "nosniff",
+        "cross-origin-opener-policy": "same-origin",
+        "cross-origin-resource-policy": "same-origin",
         "cache-control": "no-cache",
         "vary": "Accept",
         "content-type": "text/html; charset=utf-8",

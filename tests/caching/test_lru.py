@@ -41,8 +41,8 @@ def test_entries_that_grow_evict_others() -> None:
     assert (lru.bytes, list(lru)) == (7, ["b"])
 
 
-def test_clearing_is_no_eviction() -> None:
-    lru = sizes(max_bytes=2)
+def test_entries_are_bounded_in_number_too_and_clearing_is_no_eviction() -> None:
+    lru = sizes(max_bytes=100, max_entries=2)
     for key in "abc":
         lru.store(key, 1)
     assert (list(lru), lru.evictions) == (["b", "c"], 1)

@@ -89,7 +89,7 @@ async def cost(request: pytest.FixtureRequest, demo_url: str) -> AsyncIterator[C
             "path": "/graphql",
             "root_path": "",
             "query_string": b"",
-            "headers": [(b"content-type", b"application/json")],
+            "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
         }
         sent: list[Any] = []
         received: list[bytes] = []

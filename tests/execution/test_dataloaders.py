@@ -352,6 +352,21 @@ def test_records_are_made_of_their_columns_only_when_asked_for() -> None:
     assert Made.count == 3
 
 
+def test_slices_of_records_share_their_columns_and_are_joined_without_a_copy() -> None:
+    symbols = ["A", "B", "C", "D"]
+    records = LazyObjects(Made, {"symbol": symbols}, group="X")
+    parts = records.split(2, 2)
+    assert [part.values("symbol") for part in parts] == [["A", "B"], ["C", "D"]]
+    assert (parts[1].first("symbol"), parts[1].first("group"), parts[1][1:].values("group")) == ("C", "X", ["X"])
+    assert LazyObjects.joined(parts).values("symbol") is symbols
+    # neither in another order nor with a gap
+    assert LazyObjects.joined(parts[::-1]).values("symbol") == ["C", "D", "A", "B"]
+    assert LazyObjects.joined([records[:1], records[2:]]).values("symbol") == ["A", "C", "D"]
+    assert [each.attributes for each in parts[1]] == [{"symbol": "C", "group": "X"}, {"symbol": "D", "group": "X"}]
+    assert [len(part) for part in records[4:].split(0, 3)] == [0, 0, 0]
+    assert (len(records[3:1]), records[-3:-1].values("symbol")) == (0, ["B", "C"])
+
+
 async def test_what_was_asked_goes_with_the_operation_and_needs_no_collector(live: Live) -> None:
     operation = Operation(live.runtime)
     gc.disable()

@@ -171,7 +171,9 @@ async def serving(endpoint: GraphQLEndpoint) -> AsyncIterator[str]:
     """Serve on a free port of the loopback interface; requests sent before the server runs wait for it."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         app = Starlette(routes=[Route("/graphql", endpoint)])
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", http="httptools"))
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_config=None, lifespan="off", http="graph.http.protocol:Connection")
+        )
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/graphql"
         server.should_exit = True
@@ -229,6 +231,9 @@ async def test_post(post: Send):
         "vary": "accept",
         "cache-control": "no-store",
         "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+        "cross-origin-resource-policy": "same-origin",
+        "content-security-policy": "frame-ancestors 'none'",
     }
 
 
@@ -278,7 +283,7 @@ async def test_many_at_once(post: Send):
         (f"{GRAPHQL}; charset=latin-1, {PLAIN}", PLAIN),
         (f"{GRAPHQL};q=, {PLAIN}", PLAIN),
         (f"{GRAPHQL};q=2, {PLAIN}", PLAIN),
-        ("*/*" + ", text/plain" * 10_000, PLAIN),
+        ("*/*" + ", text/plain" * 4_000, PLAIN),
     ],
 )
 async def test_accept_chooses_the_media_type(post: Send, accept: str, chosen: str):
@@ -614,7 +619,7 @@ async def test_bodies_up_to_the_limit(post: Send):
     assert (await post(body + b" " * (100_000 - len(body)))).status_code == 200
     response = await post(body + b" " * (100_001 - len(body)))
     assert (response.status_code, response.json()) == (413, TOO_LONG)
-    response = await post(b" " * 20_000_000)
+    response = await post(b" " * 1_000_000)
     assert (response.status_code, response.json()) == (413, TOO_LONG)
 
 

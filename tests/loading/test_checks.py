@@ -138,10 +138,10 @@ async def test_environments_do_not_mix(database: Connection) -> None:
     }
 
 
-async def test_a_message_is_one_line_whatever_names_hold(database: Connection) -> None:
+async def test_a_message_has_names_as_they_are(database: Connection) -> None:
     await add(database, "SEGMENT", "two\nlines\t{of} %s", {})
     assert await check(database, "DEFAULT") == [
-        Finding("fault", "empty_group", "SEGMENT two lines {of} %s has no members.")
+        Finding("fault", "empty_group", "SEGMENT two\nlines\t{of} %s has no members.")
     ]
 
 

@@ -412,7 +412,7 @@ def test_paths_that_hold_nothing(tmp_path: Path) -> None:
 def test_names_of_files_that_no_text_can_hold(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"etf_\xff\x07.csv")).write_text("symbol,weight\nA,1\n")
     assert errors(read_paths([tmp_path]), tmp_path) == [
-        "etf_??.csv: name '\\udcff\\x07' is not 1 to 100 printable characters."
+        "etf_\udcff\x07.csv: name '\\udcff\\x07' is not 1 to 100 printable characters."
     ]
 
 

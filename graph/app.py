@@ -140,3 +140,8 @@ def create_app(settings: Settings, observer: Observer | None = None) -> Starlett
             *page_routes(),
         ],
     )
+
+
+def from_environment() -> Starlette:
+    """Make the application with the settings of the environment variables, for any ASGI server."""
+    return create_app(Settings.from_environment())

@@ -13,7 +13,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from graph.caching.memory import share_of
 from graph.errors import DatabaseUnavailable, ErrorCode
+from graph.execution.documents import Documents
 from graph.execution.operation import Operation
 from graph.execution.runtime import Runtime, open_runtime
 from graph.http.assets import graphiql_page, page_routes
@@ -78,7 +80,9 @@ def create_app(settings: Settings, observer: Observer | None = None) -> Starlett
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         nonlocal runtime
         with database_url(settings) as url:
-            async with open_runtime(replace(settings, database_url=url), observer=observer) as runtime:
+            async with open_runtime(
+                replace(settings, database_url=url), observer=observer, documents=schema.documents
+            ) as runtime:
                 # objects made by now live as long as the process, and need no garbage collection
                 gc.collect()
                 gc.freeze()
@@ -115,7 +119,7 @@ def create_app(settings: Settings, observer: Observer | None = None) -> Starlett
         return RedirectResponse(f"..{GRAPHQL_PATH}?{request.url.query}".removesuffix("?"))
 
     health = {"/healthz": alive, "/readyz": ready}
-    schema = make_schema()
+    schema = make_schema(documents=Documents(share_of(settings.memory_bytes, "documents")))
     endpoint = GraphQLEndpoint(
         schema,
         lambda caller, address: Operation(runtime, caller, address),
@@ -136,3 +140,8 @@ def create_app(settings: Settings, observer: Observer | None = None) -> Starlett
             *page_routes(),
         ],
     )
+
+
+def from_environment() -> Starlette:
+    """Make the application with the settings of the environment variables, for any ASGI server."""
+    return create_app(Settings.from_environment())

@@ -3,10 +3,10 @@
 import math
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self, SupportsIndex
 
 
 class Environment(StrEnum):
@@ -68,19 +68,35 @@ class GroupName(NamedTuple):
         raise ValueError(_NOT_OURS)
 
 
-def symbols_from_json(value: object) -> tuple[str, ...]:
-    """Return sorted symbols that were written as JSON; raise ValueError if it is anything else."""
-    if not isinstance(value, list) or not all(isinstance(each, str) and "\0" not in each for each in value):
-        raise ValueError(_NOT_OURS)
-    if any(symbol >= after for symbol, after in pairwise(value)):
-        raise ValueError(_NOT_OURS)
-    return tuple(value)
+class Symbols(tuple[str, ...]):
+    """Symbols whose texts are interned: all that hold a symbol hold one text of it, which counts towards no cache."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, symbols: Iterable[str]) -> Self:
+        """Intern the texts of symbols."""
+        return cls(map(sys.intern, symbols))
+
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        """Return sorted symbols that were written as JSON; raise ValueError if it is anything else."""
+        if not isinstance(value, list) or not all(isinstance(each, str) and "\0" not in each for each in value):
+            raise ValueError(_NOT_OURS)
+        if any(symbol >= after for symbol, after in pairwise(value)):
+            raise ValueError(_NOT_OURS)
+        return cls.of(value)
+
+    def __getitem__(self, place: SupportsIndex | slice) -> Any:
+        """Return a symbol, or some of them."""
+        found = tuple.__getitem__(self, place)
+        return Symbols(found) if type(place) is slice else found
 
 
 class Holdings(NamedTuple):
     """Members of a group with their weights."""
 
-    symbols: tuple[str, ...]
+    symbols: Symbols
     weights: "array[float]"
     """Weight of each member, a fraction; NaN if unknown."""
 
@@ -88,15 +104,14 @@ class Holdings(NamedTuple):
     def of(cls, symbols: Sequence[str], weights: Sequence[float | None]) -> "Holdings":
         """Build holdings from symbols and weights; None and infinite weights become NaN."""
         known = (math.nan if weight is None or math.isinf(weight) else weight for weight in weights)
-        # interned, since many groups hold the same stocks
-        return cls(tuple(map(sys.intern, symbols)), array("d", known))
+        return cls(Symbols.of(symbols), array("d", known))
 
     @classmethod
     def from_json(cls, value: Any) -> "Holdings":
         """Return holdings that were written as JSON; raise ValueError if it is anything else."""
         match value:
             case [symbols, [*weights]] if all(each is None or isinstance(each, float) for each in weights):
-                held = cls.of(symbols_from_json(symbols), weights)
+                held = cls.of(Symbols.from_json(symbols), weights)
                 if len(held.symbols) == len(held.weights):
                     return held
         raise ValueError(_NOT_OURS)

@@ -25,12 +25,14 @@ from graph.api.rotation import RotationQuery
 from graph.api.search import SearchQuery
 from graph.api.status import StatusQuery
 from graph.api.universes import UniverseQuery
+from graph.caching.memory import share_of
 from graph.errors import DatabaseUnavailable, ErrorCode, GraphError, Overloaded
 from graph.execution.documents import Document, Documents
 from graph.execution.executor import SHORT_DOCUMENT, ColumnExecutor, execute_from_cache, execute_plan
 from graph.execution.limits import Limits, code_errors, read_document
 from graph.execution.operation import Operation
 from graph.execution.plans import Plan, Plans
+from graph.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +129,8 @@ class GraphSchema(strawberry.Schema):
             return None
         plans = document.plans.get(name)
         if plans is None:
-            plans = document.plans[name] = Plans(document.node, node, len(query or "") // 2)
+            grow = partial(self.documents.grow, query or "", document)
+            plans = document.plans[name] = Plans(document.node, node, len(query or "") // 2, grow)
         executor = ColumnExecutor.build(
             self._schema,
             document.node,
@@ -198,9 +201,11 @@ _DateTime = strawberry.scalar(
 )
 
 
-def make_schema(mutation: type | None = None, executor: type[ColumnExecutor] = ColumnExecutor) -> GraphSchema:
+def make_schema(
+    mutation: type | None = None, executor: type[ColumnExecutor] = ColumnExecutor, documents: Documents | None = None
+) -> GraphSchema:
     """Make the schema, with the docstrings as descriptions, and with mutations where a type of them is given."""
-    documents = Documents()
+    documents = documents or Documents(share_of(Settings().memory_bytes, "documents"))
     schema = GraphSchema(
         query=Query,
         mutation=mutation,

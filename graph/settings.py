@@ -25,6 +25,9 @@ _DEPRECATED_VARIABLES = {
     "STOCKGRAPH_ANSWERS": "STOCKGRAPH_RESPONSE_CACHE",
 }
 
+MIN_MEMORY, MAX_MEMORY = 16 * 1024**2, 4 * 1024**3
+"""Bounds of `memory` in bytes: with less hardly anything stays cached, and `status` has 32 bits for a cache's half."""
+_MEMORY = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*([KMGT])I?B?|(\d{1,16})\s*B?", re.ASCII | re.IGNORECASE)
 _HOST = re.compile(r"[\w.-]+", re.ASCII)
 _ORIGIN = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]+)?", re.ASCII)
 
@@ -36,6 +39,23 @@ def _check_zone(_: object, zone: str) -> None:
         ZoneInfo(zone)
     except (KeyError, ValueError, OSError) as error:
         raise ValueError(f"{zone!r} is no time zone; write one such as America/New_York.") from error
+
+
+def _bytes_of(memory: str) -> int | None:
+    """Return the bytes of a text such as 256MB, counted in powers of 1,024; None if it is no such text."""
+    found = _MEMORY.fullmatch(memory.strip())
+    if not found:
+        return None
+    number, unit, plain = found.groups()
+    return int(plain) if plain else int(float(number) * 1024 ** (" KMGT".index(unit.upper())))
+
+
+def _check_memory(_: object, memory: str) -> None:
+    size = _bytes_of(memory)
+    if size is None:
+        raise ValueError(f"{memory!r} is no size; write one such as 256MB or 1GB.")
+    if not MIN_MEMORY <= size <= MAX_MEMORY:
+        raise ValueError(f"{memory} is not between {MIN_MEMORY // 1024**2}MB and {MAX_MEMORY // 1024**3}GB.")
 
 
 def _check_hosts(_: object, hosts: Sequence[str]) -> None:
@@ -155,6 +175,14 @@ class Settings:
             validator=_check_origins,
         ),
     ] = ()
+    memory: Annotated[
+        str,
+        Parameter(
+            env_var="STOCKGRAPH_MEMORY",
+            help="The memory that the caches of each server process may take together, such as 256MB or 2GB.",
+            validator=_check_memory,
+        ),
+    ] = "512MB"
 
     def __post_init__(self) -> None:
         """Raise StockgraphError if `cache_url` is malformed, without repeating it: it may hold a password."""
@@ -167,6 +195,11 @@ class Settings:
             known = False
         if not known:
             raise StockgraphError("CACHE_URL is not of the form redis://user:password@host:6379/0.")
+
+    @property
+    def memory_bytes(self) -> int:
+        """The bytes that the caches of a process may hold together."""
+        return _bytes_of(self.memory) or 0
 
     @classmethod
     def from_environment(cls) -> "Settings":

@@ -22,7 +22,7 @@ VALUES: dict[str, list[Any]] = {
     "name": [*["BIG", "TECH", "mixed", "big", "top3"] * 6, "nothing yet", "nobody"],
     "symbol": [*["AAPL", "nvda", "MSFT", "AAPL", "XOM", "JPM"] * 2, "ZZZ", "NOPE"],
     "symbols": [["AAPL", "NOPE", "XOM"], ["MSFT", "JPM"], ["NVDA", "AAPL", "MSFT"], []],
-    "key": ["BIG:TECH", "BIG&TECH", "BIG:MIXED", "SECTOR/energy:TECH", *["BIG", "top3:MIXED"] * 20, "NOPE", "BIG:"],
+    "key": ["BIG:TECH", "BIG&TECH", "BIG:MIXED", "SECTOR/energy:TECH", *["BIG", "top3:MIXED"] * 10, "NOPE", "BIG:"],
     "universe": ["BIG", "TECH:MIXED", "top3", "BIG:TECH", '"nothing yet"'],
     "groups": [["BIG", "TECH"], ["BIG", "chips", "MIXED"], ["MIXED", "BIG", "TECH"]],
     "text": ["a", "big", "apple", "e", "n"],

@@ -25,7 +25,8 @@ def deprecated(old: str, new: str) -> str:
 
 
 def test_the_defaults() -> None:
-    assert Settings() == Settings(None, None, None, Environment.DEFAULT, "on", "on", None, "refuse", "UTC", (), ())
+    settings = Settings(None, None, None, Environment.DEFAULT, "on", "on", None, "refuse", "UTC", (), (), "512MB")
+    assert Settings() == settings
 
 
 @pytest.mark.usefixtures("variables")
@@ -41,6 +42,7 @@ def test_what_is_written_to_the_environment_is_read_from_it() -> None:
         rate=600,
         outage="stale",
         time_zone="America/New_York",
+        memory="1.5 GB",
         allow_host=("stocks.example.com", "::1"),
         cors=("https://dash.example.com", "http://[::1]:8001"),
     )
@@ -143,3 +145,33 @@ def test_deprecated_options_are_renamed(
     assert rename_deprecated_options(tokens) == renamed
     new = {"--memo": "--data-cache", "--answers": "--response-cache"}
     assert caplog.messages == [deprecated(old, new[old]) for old in warned]
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        ("16MB", 16 * 1024**2),
+        ("256 mb", 256 * 1024**2),
+        ("1.5GiB", 1536 * 1024**2),
+        ("4G", 4 * 1024**3),
+        ("33554432", 2**25),
+    ],
+)
+def test_memory_is_written_as_people_write_it(variables: dict[str, str], written: str, size: int) -> None:
+    variables["STOCKGRAPH_MEMORY"] = written
+    assert Settings.from_environment().memory_bytes == size
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ("lots", "'lots' is no size; write one such as 256MB or 1GB."),
+        ("-1MB", "'-1MB' is no size; write one such as 256MB or 1GB."),
+        ("15MB", "15MB is not between 16MB and 4GB."),
+        ("5GB", "5GB is not between 16MB and 4GB."),
+    ],
+)
+def test_memory_that_is_none_is_refused(variables: dict[str, str], written: str, reason: str) -> None:
+    variables["STOCKGRAPH_MEMORY"] = written
+    with pytest.raises(CycloptsError, match=re.escape(reason)):
+        Settings.from_environment()

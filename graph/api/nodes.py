@@ -22,7 +22,7 @@ from graph.execution.columns import LazyObjects, ObjectSet, UniqueObjects
 from graph.execution.dataloaders import DataLoader, Key, Row
 from graph.execution.operation import Info, Operation
 from graph.execution.plans import batch_field
-from graph.model import Environment, GroupName, GroupType, symbols_from_json
+from graph.model import Environment, GroupName, GroupType, Symbols
 from graph.prices.closes import Bar, bars
 from graph.prices.performance import (
     DEFAULT_WINDOWS,
@@ -36,7 +36,7 @@ from graph.prices.performance import (
 
 ID: TypeAlias = strawberry.ID
 
-UNIVERSES: CacheSpec[tuple[str, ...]] = CacheSpec("universes", deserialize=symbols_from_json)
+UNIVERSES: CacheSpec[Symbols] = CacheSpec("universes", deserialize=Symbols.from_json)
 """The sorted symbols of a universe, by its canonical key written in the ids of its groups."""
 
 strawberry.enum(Environment)
@@ -299,14 +299,14 @@ class Group(Node):
         return row["total"] if row else None
 
     @strawberry.field
-    async def symbols(self, info: Info) -> list[str]:
+    async def symbols(self, info: Info) -> Sequence[str]:
         """The symbols of all members, sorted."""
         operation = info.context
         found = await operation.cached_rows(
             UNIVERSES, str(self.key), _symbols, "group_symbols", [(self.key,)], as_of=self.day
         )
         operation.charge(len(found))
-        return list(found)
+        return found
 
     @strawberry.field
     async def members(
@@ -329,10 +329,11 @@ class Group(Node):
         request = page(first, after, tuple(columns.values()), statement, self.key, self.day)
         key = (self.key, request.rows, *(request.after or [None] * len(columns)))
         ((row,),) = await operation.load_many(DataLoader(statement, self.day), [key])
-        symbols, weights = row["symbols"], row["weights"]
+        symbols = Symbols.of(row["symbols"])
         operation.charge(len(symbols))
-        members = LazyObjects(Membership, {"symbol": symbols, "weight": weights}, group=self)
-        return request.connection(members, [row[column] for column in columns], self._count)
+        members = LazyObjects(Membership, {"symbol": symbols, "weight": row["weights"]}, group=self)
+        order = [symbols if column == "symbols" else row[column] for column in columns]
+        return request.connection(members, order, self._count)
 
     @strawberry.field
     async def exposure(self, info: Info, by: GroupType | None = GroupType.SECTOR) -> list[Exposure] | None:
@@ -487,8 +488,8 @@ def stocks_of(symbols: Sequence[str], environment: str, day: date | None) -> Laz
     return LazyObjects(Stock, {"symbol": symbols, "key": symbols}, environment_name=environment, day=day, row=None)
 
 
-def _symbols(answers: list[list[Row]]) -> tuple[str, ...]:
-    return tuple(answers[0][0]["symbols"])
+def _symbols(answers: list[list[Row]]) -> Symbols:
+    return Symbols.of(answers[0][0]["symbols"])
 
 
 @strawberry.type

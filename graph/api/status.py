@@ -5,11 +5,13 @@ from importlib.metadata import version
 
 import strawberry
 
+from graph.api.group_names import GROUP_NAMES
 from graph.api.nodes import UNIVERSES
 from graph.caching.data_cache import CacheStats
 from graph.caching.generations import ListenerMode
 from graph.execution.operation import Info
 from graph.prices.closes import PRICES
+from graph.prices.performance import HOLDINGS
 
 strawberry.enum(ListenerMode)
 
@@ -37,7 +39,7 @@ class CacheStatus:
     entries: int
     """The number of entries; with Redis, of those that this process has written."""
     bytes: int | None
-    """The estimated size of all entries in bytes; null with Redis."""
+    """The measured size of all entries in bytes; null with Redis."""
     hits: int
     """The number of look-ups answered from the cache."""
     misses: int
@@ -49,6 +51,16 @@ class CacheStatus:
     def of(cls, stats: CacheStats) -> "CacheStatus":
         """Build the status of a cache from its statistics."""
         return cls(**stats._asdict())
+
+
+@strawberry.type
+class MemoryStatus:
+    """The memory that all caches take together, in this process."""
+
+    bytes: float
+    """The measured size of all caches in bytes."""
+    limit: float
+    """The most that they may take in bytes; each cache has a fixed share of it."""
 
 
 @strawberry.type
@@ -69,6 +81,14 @@ class Status:
     """The cache of fields of groups and stocks; an entry holds one root field of a query with everything below it."""
     answers: CacheStatus
     """The cache of complete responses."""
+    holdings: CacheStatus
+    """The cache of members with their weights, which changes of prices are averaged by."""
+    group_names: CacheStatus
+    """The cache of the names of groups, for keys of universes; an entry holds those of an environment."""
+    documents: CacheStatus
+    """The cache of validated documents with the plans of their operations."""
+    memory: MemoryStatus
+    """The memory that all of these caches take."""
     version: str
     """The version of the server."""
 
@@ -98,5 +118,9 @@ class StatusQuery:
             prices=CacheStatus.of(runtime.stats(PRICES)),
             columns=CacheStatus.of(runtime.column_cache.stats()),
             answers=CacheStatus.of(runtime.response_cache.stats()),
+            holdings=CacheStatus.of(runtime.stats(HOLDINGS)),
+            group_names=CacheStatus.of(runtime.stats(GROUP_NAMES)),
+            documents=CacheStatus.of(runtime.documents.stats()),
+            memory=MemoryStatus(bytes=runtime.memory, limit=runtime.settings.memory_bytes),
             version=version("stockgraph"),
         )

@@ -14,7 +14,7 @@ from graph.api.point_in_time import check_day
 from graph.api.universe_keys import GroupRef, Name, canonicalize, evaluate, leaves, parse, render
 from graph.execution.dataloaders import Row
 from graph.execution.operation import Info, Operation
-from graph.model import Environment, Holdings
+from graph.model import Environment, Holdings, Symbols
 from graph.prices.performance import DEFAULT_WINDOWS, Weighting, Window, WindowChange, holdings_of, measure_holdings
 
 
@@ -24,7 +24,7 @@ class Universe:
 
     key: str
     """The key in its canonical form, which does not depend on order, case, repetition or redundant parentheses."""
-    symbols: list[str]
+    symbols: Sequence[str]
     """The symbols of all stocks, sorted."""
     as_of: date | None
     """The UTC date (end of day) this universe and everything below it is shown as of; null means now."""
@@ -82,7 +82,9 @@ class Universe:
         request = page(first, after, (str,), "universe", self.environment, self.key, self.as_of)
         (last_symbol,) = request.after or [""]
         start = bisect_right(self.symbols, last_symbol)
-        symbols = self.symbols[start : start + request.rows]
+        symbols = (
+            self.symbols[start : start + request.rows] if start or request.rows < len(self.symbols) else self.symbols
+        )
         info.context.charge(len(symbols))
 
         async def count(_: Info) -> int:
@@ -102,9 +104,9 @@ async def find_universe(
     expression = canonicalize(tree, await find_groups(operation, names, environment, day))
     refs = tuple(leaf for leaf in dict.fromkeys(leaves(expression)) if isinstance(leaf, GroupRef))
 
-    def evaluate_rows(answers: list[list[Row]]) -> tuple[str, ...]:
+    def evaluate_rows(answers: list[list[Row]]) -> Symbols:
         members = {ref.group_id: frozenset(row["symbols"]) for ref, (row,) in zip(refs, answers, strict=True)}
-        return tuple(sorted(evaluate(expression, members)))
+        return Symbols.of(sorted(evaluate(expression, members)))
 
     symbols = await operation.cached_rows(
         UNIVERSES,
@@ -114,7 +116,7 @@ async def find_universe(
         [(ref.group_id,) for ref in refs],
         as_of=day,
     )
-    return Universe(key=render(expression), symbols=list(symbols), as_of=day, refs=refs, environment=environment)
+    return Universe(key=render(expression), symbols=symbols, as_of=day, refs=refs, environment=environment)
 
 
 async def universe_holdings(operation: Operation, universe: Universe) -> Holdings:

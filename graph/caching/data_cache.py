@@ -17,13 +17,15 @@ from aiocache.serializers import NullSerializer
 from graph.caching.circuit_breaker import REDIS_SECONDS, CircuitBreaker
 from graph.caching.generations import CONFIRMED_SECONDS, GenerationTracker
 from graph.caching.lru import LRU
+from graph.caching.memory import share_of
+from graph.caching.sizes import Sizer
 from graph.errors import DatabaseUnavailable
 from graph.postgres.database import Generation
 from graph.postgres.statements import Family
 from graph.telemetry import Observer
 
-MAX_ENTRIES = 1_024
-MAX_BYTES = 64 * 1024 * 1024
+ENTRY_BYTES = 500
+"""Bytes of an entry besides its value and its key: its slots in two dictionaries."""
 MAX_REDIS_BYTES = 4 * 1024 * 1024
 """Maximum bytes of an entry in a Redis; of a longer one no more is read."""
 REDIS_KEEPS_SECONDS = 600
@@ -44,7 +46,7 @@ class CachedValue(Generic[Value]):
 
 
 class CacheStats(NamedTuple):
-    """Statistics of a cache since the start; bytes are estimated, and None if a Redis holds the entries."""
+    """Statistics of a cache since the start; bytes are measured, and None if a Redis holds the entries."""
 
     entries: int
     bytes: int | None
@@ -75,8 +77,8 @@ class CacheSpec(Generic[Value]):
     deserialize: Callable[[Any], Value] | None = None
     family: Family = "groups"
     """The tables that the values are read from."""
-    max_bytes: int = MAX_BYTES
-    max_entries: int = MAX_ENTRIES
+    updated: bool = False
+    """True if a new value is made of the last one, which therefore stays when the data have changed."""
     fits: Callable[[str, Value], bool] = lambda _, __: True
     """Tells whether a value from a Redis can be that of a key."""
 
@@ -92,6 +94,7 @@ class DataCache(Generic[Value]):
         spec: CacheSpec[Value],
         generations: GenerationTracker,
         *,
+        max_bytes: int = sys.maxsize,
         redis_url: str | None = None,
         breaker: CircuitBreaker | None = None,
         serve_stale: bool = False,
@@ -113,8 +116,12 @@ class DataCache(Generic[Value]):
             self._cache = RedisCache(serializer=NullSerializer(encoding=None), timeout=None)
             # aiocache's own parameters know neither a user's name nor rediss://
             self._cache.client = redis.asyncio.from_url(redis_url, socket_connect_timeout=REDIS_SECONDS)
-        self._sizes: LRU[str, int] = LRU(lambda _, size: size, max_bytes=spec.max_bytes, max_entries=spec.max_entries)
-        """The estimated bytes of each entry; 0 for those that a Redis holds."""
+        self._sizes: LRU[str, int] = LRU(lambda _, size: size, max_bytes=max_bytes)
+        """The bytes of each entry; of its key alone if a Redis holds the value."""
+        self._size_of = Sizer()
+        self._updated = spec.updated
+        self._newest = 0
+        """The newest generation of an entry."""
         self._flights: dict[str, _Flight] = {}
         self._epoch = generations.epoch
         # a Redis may hold entries of before a rewind that came before this cache was first used
@@ -197,9 +204,7 @@ class DataCache(Generic[Value]):
     async def _flush(self) -> None:
         if self._epoch != self._generations.epoch:
             self._epoch = self._generations.epoch
-            self._sizes.clear()
-            if not self._redis:
-                await self._cache.clear()
+            await self._clear()
         rewinds = self._generations.rewinds
         # a generation can mean something else now; otherwise the keys tell generations apart
         if self._rewinds != rewinds and (
@@ -207,6 +212,12 @@ class DataCache(Generic[Value]):
             or await self._breaker.call(lambda: self._cache.clear(namespace=self._namespace())) is not None
         ):
             self._rewinds = rewinds
+
+    async def _clear(self) -> None:
+        self._newest = 0
+        self._sizes.clear()
+        if not self._redis:
+            await self._cache.clear()
 
     def _namespace(self) -> str:
         return f"stockgraph:{self._name}:{self._generations.identity}"
@@ -231,10 +242,11 @@ class DataCache(Generic[Value]):
         return _Entry(generation, value) if self._fits(key, value) else None
 
     async def _write(self, key: str, entry: _Entry) -> None:
+        size = ENTRY_BYTES + self._size_of(key)
         if self._redis:
             text = orjson.dumps(entry.value, default=tuple)
             if len(text) <= MAX_REDIS_BYTES:
-                self._sizes.store(key, 0)
+                self._sizes.store(key, size)
                 name, namespace = f"{entry.generation}:{key}", self._namespace()
                 await self._breaker.call(
                     lambda: self._cache.set(name, text, ttl=REDIS_KEEPS_SECONDS, namespace=namespace)
@@ -243,8 +255,13 @@ class DataCache(Generic[Value]):
         held: _Entry | None = await self._cache.get(key)
         if held is not None and held.generation > entry.generation:
             return
+        if entry.generation > self._newest:
+            if not self._updated:
+                # nobody can use the older ones any more
+                await self._clear()
+            self._newest = entry.generation
         await self._cache.set(key, entry)
-        evicted = self._sizes.store(key, sys.getsizeof(key) + _size(entry))
+        evicted = self._sizes.store(key, size + self._size_of(entry))
         if evicted and self._observer:
             self._observer.cache(self._name, "evict", len(evicted))
         for each, _ in evicted:
@@ -258,6 +275,7 @@ class DataCaches(dict[CacheSpec[Any], DataCache[Any]]):
         self,
         generations: GenerationTracker,
         *,
+        memory: int,
         redis_url: str | None,
         serve_stale: bool,
         observer: Observer | None = None,
@@ -265,6 +283,7 @@ class DataCaches(dict[CacheSpec[Any], DataCache[Any]]):
         super().__init__()
         self._observer = observer
         self._generations = generations
+        self._memory = memory
         self._redis_url = redis_url
         self._serve_stale = serve_stale
         self._breaker = CircuitBreaker()
@@ -273,6 +292,7 @@ class DataCaches(dict[CacheSpec[Any], DataCache[Any]]):
         cache = self[spec] = DataCache(
             spec,
             self._generations,
+            max_bytes=share_of(self._memory, spec.name),
             redis_url=self._redis_url,
             breaker=self._breaker,
             serve_stale=self._serve_stale,
@@ -285,8 +305,3 @@ class DataCaches(dict[CacheSpec[Any], DataCache[Any]]):
         async with AsyncExitStack() as closing:
             for cache in self.values():
                 closing.push_async_callback(cache.close)
-
-
-def _size(value: object) -> int:
-    """Estimate the bytes of a frozen value."""
-    return sys.getsizeof(value) + (sum(map(_size, value)) if isinstance(value, tuple) else 0)

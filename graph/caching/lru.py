@@ -22,21 +22,28 @@ class LRU(OrderedDict[Key, Value]):
         self.bytes = 0
         self.evictions = 0
         self._size_of = size_of
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._max_entries = max_entries
 
     def store(self, key: Key, value: Value) -> list[tuple[Key, Value]]:
-        """Add or replace an entry as the most recently used one, and return what was evicted for it."""
+        """Add or replace an entry as the most recently used one, and return what was evicted for it.
+
+        An entry that is larger than the bound is evicted itself, and no other.
+        """
         if key in self:
             self.bytes -= self._size_of(key, self.pop(key))
+        size = self._size_of(key, value)
+        if size > self.max_bytes:
+            self.evictions += 1
+            return [(key, value)]
         self[key] = value
-        return self.grow(self._size_of(key, value))
+        return self.grow(size)
 
     def grow(self, size: int) -> list[tuple[Key, Value]]:
         """Count bytes that entries take on top of those counted so far, and return what was evicted for them."""
         self.bytes += size
         evicted = []
-        while self and (self.bytes > self._max_bytes or len(self) > self._max_entries):
+        while self and (self.bytes > self.max_bytes or len(self) > self._max_entries):
             key, value = self.popitem(last=False)
             self.bytes -= self._size_of(key, value)
             self.evictions += 1

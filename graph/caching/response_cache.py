@@ -3,7 +3,8 @@
 import asyncio
 import gzip
 import secrets
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping, Sized
 from datetime import UTC, date, datetime
 from functools import partial
 from hashlib import blake2b
@@ -12,12 +13,11 @@ from typing import NamedTuple
 from graph.caching.data_cache import CacheStats
 from graph.caching.generations import GenerationTracker
 from graph.caching.lru import LRU
+from graph.caching.sizes import allocated
 from graph.model import ANONYMOUS, Caller
 from graph.postgres.statements import Family
 from graph.telemetry import Observer
 
-MAX_BYTES = 32 * 1024 * 1024
-"""Bound of the cache, overhead included, by estimate."""
 MAX_ANSWER = 4 * 1024 * 1024
 """Bytes of one answer; a larger one is not cached."""
 MIN_GZIP = 1_024
@@ -25,7 +25,7 @@ MIN_GZIP = 1_024
 LONG_GZIP = 100_000
 """Bytes from which on an answer is compressed in a thread."""
 
-_OVERHEAD = 2_000  # estimated bytes of an entry besides its body
+_OVERHEAD = 2_000  # bytes of an entry besides its bodies, with the headers of a representation
 
 
 class Validity(NamedTuple):
@@ -42,9 +42,10 @@ class Validity(NamedTuple):
 class CachedResponse:
     """A cached answer as it is sent."""
 
-    __slots__ = ("_zipped", "body", "headers", "tag", "validity")
+    __slots__ = ("_grow", "_zipped", "body", "headers", "tag", "validity")
 
-    def __init__(self, body: bytes, validity: Validity) -> None:
+    def __init__(self, body: bytes, validity: Validity, grow: Callable[["CachedResponse", int], None]) -> None:
+        self._grow = grow
         self.body = body
         self.validity = validity
         self.tag = blake2b(body, digest_size=12).hexdigest().encode()
@@ -58,20 +59,23 @@ class CachedResponse:
         if self._zipped is None and len(self.body) >= MIN_GZIP:
             zipping = partial(gzip.compress, self.body, compresslevel=5, mtime=0)
             # a long one would hold up other requests
-            self._zipped = zipping() if len(self.body) < LONG_GZIP else await asyncio.to_thread(zipping)
+            zipped = zipping() if len(self.body) < LONG_GZIP else await asyncio.to_thread(zipping)
+            if self._zipped is None:
+                self._zipped = zipped
+                self._grow(self, allocated(len(zipped)))
         return self._zipped
 
     @property
     def size(self) -> int:
-        """Estimated bytes of the entry, with its compressed body."""
-        return _OVERHEAD + len(self.body) * 3 // 2
+        """Bytes of the entry, with its compressed body if that was made."""
+        return _OVERHEAD + allocated(len(self.body)) + allocated(len(self._zipped or b""))
 
 
 class ResponseCache:
     """Answers by request, bounded in bytes; none is served unless its generations are the confirmed ones."""
 
     def __init__(
-        self, generations: GenerationTracker, *, max_bytes: int = MAX_BYTES, observer: Observer | None = None
+        self, generations: GenerationTracker, *, max_bytes: int = sys.maxsize, observer: Observer | None = None
     ) -> None:
         self._generations = generations
         self._observer = observer
@@ -79,6 +83,8 @@ class ResponseCache:
         self._secret = secrets.token_bytes(32)
         self._entries: LRU[bytes, CachedResponse] = LRU(lambda _, response: response.size, max_bytes=max_bytes)
         self._epoch = generations.epoch
+        self._newest = 0
+        """The newest generation of the groups that an answer was read from."""
         self._hits = self._misses = 0
 
     def key(self, kind: bytes, request: bytes, caller: Caller = ANONYMOUS) -> bytes:
@@ -110,6 +116,7 @@ class ResponseCache:
     def _flush(self) -> None:
         if self._epoch != self._generations.epoch:
             self._epoch = self._generations.epoch
+            self._newest = 0
             self._entries.clear()
 
     def _holds(self, validity: Validity) -> bool:
@@ -124,11 +131,22 @@ class ResponseCache:
         self._flush()
         if validity is None or len(body) > MAX_ANSWER or validity.epoch != self._epoch:
             return None
-        cached = CachedResponse(body, validity)
-        evicted = self._entries.store(key, cached)
+        if validity.changes.get("groups", 0) > self._newest:
+            # nearly all are read of the groups, and those of an older generation are never served again
+            self._newest = validity.changes["groups"]
+            self._entries.clear()
+        # a copy, since orjson's is cut from a larger piece of memory, whose rest would lie between the answers
+        cached = CachedResponse(b"".join((body, b"")), validity, partial(self._grow, key))
+        self._observe_evictions(self._entries.store(key, cached))
+        return cached
+
+    def _grow(self, key: bytes, cached: CachedResponse, size: int) -> None:
+        if self._entries.get(key) is cached:
+            self._observe_evictions(self._entries.grow(size))
+
+    def _observe_evictions(self, evicted: Sized) -> None:
         if evicted and self._observer:
             self._observer.cache("responses", "evict", len(evicted))
-        return cached
 
     def stats(self) -> CacheStats:
         """Return the number and size of the entries, and the hits, misses and evictions since the start."""

@@ -21,7 +21,7 @@ import uvicorn
 from cyclopts import Parameter, validators
 from starlette.applications import Starlette
 
-from graph.app import create_app
+from graph.app import create_app, from_environment
 from graph.cli.connections import connected
 from graph.cli.output import configure_logging, print_note, progress_bar
 from graph.errors import DatabaseUnavailable, StockgraphError
@@ -72,7 +72,8 @@ def serve(
         if workers == 1:
             uvicorn.run(create_app(served), host=host, port=port, **UVICORN_OPTIONS)
         else:
-            settings.to_environment()
+            # without the URL of the embedded database, which each worker uses by itself
+            replace(served, database_url=settings.database_url).to_environment()
             app = "graph.cli.serving:worker_app"
             uvicorn.run(app, factory=True, workers=workers, host=host, port=port, **UVICORN_OPTIONS)
 
@@ -81,7 +82,7 @@ def worker_app() -> Starlette:
     """Make the application of a worker process, which ends with its parent."""
     configure_logging()
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    return create_app(Settings.from_environment())
+    return from_environment()
 
 
 def _end_with_parent() -> None:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Protocol
 from graph.execution.columns import Column, Content, Dependencies, Key, ListColumn, ObjectColumn, ObjectSet, ValueColumn
 from graph.execution.completion import complete_values, written_bytes
 from graph.execution.plans import Fallback, Field, Plan, failure_of
+from graph.model import Symbols
 
 
 class ColumnSource(Protocol):
@@ -81,6 +82,8 @@ def assemble(
             last = offsets[-1] if offsets else None
             end = last[1] if last else next((span[1] for span in reversed(offsets) if span), 0)
             flat = assemble(source, field, items, times, end * count // (len(offsets) or 1))
+            if type(flat) is Symbols:
+                flat = list(flat)
             return [None if span is None else flat[span[0] : span[1]] for span in offsets]
 
 

@@ -17,18 +17,16 @@ from weakref import ref
 from graph.caching.data_cache import CacheStats
 from graph.caching.generations import GenerationTracker
 from graph.caching.lru import LRU
+from graph.caching.sizes import Sizer
+from graph.model import Symbols
 from graph.postgres.database import Generation
 from graph.postgres.statements import Family
 from graph.telemetry import Observer
 
-MAX_BYTES = 48 * 1024 * 1024
-"""Bound of the cache, by estimate."""
-OBJECT_BYTES = 500
-"""Estimated bytes of an object with its row."""
-LAZY_OBJECT_BYTES = 200
-"""Estimated bytes of an object that is not made yet."""
 COLUMN_BYTES = 300
-"""Estimated bytes of a column besides its content and its key."""
+"""Bytes of a column besides its content and its key: its slots in the dictionaries of its set."""
+ENTRY_BYTES = 500
+"""Bytes of a column of the root on top of that: its entry, and the slots of that in the cache."""
 
 Key: TypeAlias = Hashable
 """The name of a field and its arguments."""
@@ -105,7 +103,7 @@ class UniqueObjects(list[Any]):
 class LazyObjects(Sequence[Any]):
     """Objects of one class, stored by attribute and made only when one is read."""
 
-    __slots__ = ("_made", "columns", "of", "same", "span")
+    __slots__ = ("columns", "of", "same", "span")
 
     def __init__(
         self, of: type, columns: Mapping[str, Sequence[Any]], span: tuple[int, int] | None = None, **same: Any
@@ -117,7 +115,6 @@ class LazyObjects(Sequence[Any]):
         """The first object and the one after the last among those of the columns, which slices share."""
         self.same = same
         """Attributes that all objects share."""
-        self._made: list[Any] | None = None
 
     @classmethod
     def joined(cls, parts: Sequence["LazyObjects"]) -> "LazyObjects":
@@ -128,7 +125,7 @@ class LazyObjects(Sequence[Any]):
             return cls(first.of, first.columns, (first.span[0], last.span[1]), **first.same)
         # what the objects of one have in common those of all need not
         names = first.attributes
-        return cls(first.of, {name: [value for part in parts for value in part.values(name)] for name in names})
+        return cls(first.of, {name: _concatenated([part.values(name) for part in parts]) for name in names})
 
     @property
     def attributes(self) -> list[str]:
@@ -163,23 +160,31 @@ class LazyObjects(Sequence[Any]):
             start, end, _ = place.indices(len(self))
             first = self.span[0]
             return LazyObjects(self.of, self.columns, (first + start, first + max(start, end)), **self.same)
-        return self._all()[place]
+        index = self.span[0] + range(len(self))[place]
+        return self.of(**{name: values[index] for name, values in self.columns.items()}, **self.same)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._all())
+        # they are not kept, since they would take ten times the memory of their attributes
+        names = tuple(self.columns)
+        rows = zip(*map(self.values, names), strict=True)
+        return iter([self.of(**dict(zip(names, row, strict=True)), **self.same) for row in rows])
 
-    def _all(self) -> list[Any]:
-        if self._made is None:
-            names = tuple(self.columns)
-            rows = zip(*map(self.values, names), strict=True)
-            self._made = [self.of(**dict(zip(names, row, strict=True)), **self.same) for row in rows]
-        return self._made
+    @property
+    def ids(self) -> set[int]:
+        """The ids of all that it holds."""
+        return {id(held) for held in (self.columns, *self.columns.values(), *self.same.values())}
+
+
+def _concatenated(parts: Sequence[Sequence[Any]]) -> Sequence[Any]:
+    values = [value for part in parts for value in part]
+    return Symbols(values) if all(type(part) is Symbols for part in parts) else values
 
 
 class ObjectSet(Sequence[Any]):
     """Distinct objects of one type, and the columns that were loaded for them."""
 
     __slots__ = ("_objects", "columns", "entry", "loading")
+    column_bytes = COLUMN_BYTES
 
     def __init__(self, objects: Sequence[Any], entry: "ColumnCacheEntry | None" = None) -> None:
         self._objects = objects
@@ -205,11 +210,6 @@ class ObjectSet(Sequence[Any]):
         objects = self._objects
         return objects.of if type(objects) is LazyObjects else type(objects[0])
 
-    @property
-    def footprint(self) -> int:
-        """Estimated bytes of the objects."""
-        return len(self) * (LAZY_OBJECT_BYTES if type(self._objects) is LazyObjects else OBJECT_BYTES)
-
     def __len__(self) -> int:
         return len(self._objects)
 
@@ -227,8 +227,23 @@ class ObjectSet(Sequence[Any]):
         """Store a column and return the stored one: an earlier one stays, since columns below it may be loading."""
         stored = self.columns.setdefault(key, column)
         if entry and stored is column:
-            entry.grow(_size(key, column))
+            entry.grow(self.column_bytes + _size_of(key, column, apart_from=self._ids(key)))
         return stored
+
+    def _ids(self, key: Key) -> set[int]:
+        """Return the ids of all that the objects hold and the column of a key may share with them."""
+        objects = self._objects
+        ids = objects.ids if type(objects) is LazyObjects else set(map(id, objects))
+        if isinstance(key, str):
+            values = self.values(key)
+            ids.add(id(values))
+            ids.update(map(id, values))
+            for value in values:
+                if isinstance(value, list):
+                    ids.update(map(id, value))
+                elif type(value) is LazyObjects:
+                    ids |= value.ids
+        return ids
 
 
 class ColumnCacheEntry:
@@ -246,7 +261,7 @@ class ColumnCacheEntry:
         """Count bytes that were added."""
         if self._root and (root := self._root()):
             self.size += size
-            root.grow(size)
+            root.grow(self, size)
 
     def evict(self) -> None:
         """Stop counting: it is no longer in the cache."""
@@ -257,6 +272,7 @@ class ColumnCacheRoot(ObjectSet):
     """The root of queries: a set of one object without attributes, with the columns of one generation of the groups."""
 
     __slots__ = ("__weakref__", "_entries", "counts", "generation")
+    column_bytes = COLUMN_BYTES + ENTRY_BYTES
 
     def __init__(self, generation: Generation, max_bytes: int, counts: "Counts") -> None:
         super().__init__([None], ColumnCacheEntry(None, generation.groups))
@@ -288,11 +304,14 @@ class ColumnCacheRoot(ObjectSet):
 
     @property
     def bytes(self) -> int:
-        """The estimated bytes of all columns."""
+        """The bytes of all columns."""
         return self._entries.bytes
 
-    def grow(self, size: int) -> None:
+    def grow(self, grown: ColumnCacheEntry, size: int) -> None:
         """Count bytes, and evict the least recently used columns of the root where there are too many."""
+        if grown.size > self._entries.max_bytes:
+            # before the others, which would not make room enough
+            self._entries.move_to_end(next(key for key, entry in self._entries.items() if entry is grown), last=False)
         for key, entry in self._entries.grow(size):
             entry.evict()
             self.columns.pop(key, None)
@@ -315,7 +334,7 @@ class ColumnCache:
     """The cache of columns: one root, of the confirmed generation."""
 
     def __init__(
-        self, generations: GenerationTracker, *, max_bytes: int = MAX_BYTES, observer: Observer | None = None
+        self, generations: GenerationTracker, *, max_bytes: int = sys.maxsize, observer: Observer | None = None
     ) -> None:
         self._generations = generations
         self._max_bytes = max_bytes
@@ -347,22 +366,4 @@ class ColumnCache:
         self._root = None
 
 
-def _size(key: Key, column: Column) -> int:
-    """Estimate the bytes of a column, rather too high than too low."""
-    return COLUMN_BYTES + _key_size(key) + 8 * len(column.dependencies.costs) + _content_size(column.content)
-
-
-def _key_size(key: Key) -> int:
-    return sys.getsizeof(key) + (sum(map(_key_size, key)) if isinstance(key, tuple) else 0)
-
-
-def _content_size(content: Content) -> int:
-    match content:
-        case ValueColumn(values):
-            # a sample, since most values are of one size
-            step = len(values) // 16 + 1
-            return 8 * len(values) + step * sum(map(sys.getsizeof, values[::step]))
-        case ObjectColumn(parts, indices):
-            return 8 * len(indices or ()) + sum(200 + objects.footprint for objects in parts.values())
-        case ListColumn(items, offsets):
-            return 80 * len(offsets) + _content_size(items)
+_size_of = Sizer(ColumnCacheEntry)

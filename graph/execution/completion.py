@@ -24,6 +24,7 @@ from graph.execution.columns import (
     ValueColumn,
 )
 from graph.execution.plans import Fallback, OutputType
+from graph.model import Symbols
 
 _NO_INFO = cast("GraphQLResolveInfo[Any]", None)
 """None of Strawberry's `is_type_of` functions reads it."""
@@ -43,7 +44,7 @@ def complete(output_type: OutputType, values: Sequence[Any], entry: ColumnCacheE
         classes.remove(NoneType)
     if not output_type.items:
         return _complete_objects(output_type, classes, values, entry)
-    if not classes <= {list, tuple, LazyObjects}:
+    if not classes <= {list, tuple, Symbols, LazyObjects}:
         raise Fallback("a value is no list")
     end = 0
     offsets = [None if value is None else (end, end := end + len(value)) for value in values]
@@ -51,7 +52,7 @@ def complete(output_type: OutputType, values: Sequence[Any], entry: ColumnCacheE
     items: Sequence[Any]
     if classes == {LazyObjects}:
         items = LazyObjects.joined(lists)
-    elif classes == {list} and len(lists) == 1:
+    elif classes <= {list, Symbols} and len(lists) == 1:
         (items,) = lists
     else:
         items = list(chain.from_iterable(lists))

@@ -75,8 +75,8 @@ class Context(Protocol):
     def caller(self) -> Caller:
         """The caller that the answer is for."""
 
-    async def admit(self, resolver: Callable[..., Any], objects: int) -> None:
-        """Wait for a place in the lane if resolving so many objects makes the operation a dear one."""
+    def admit(self, resolver: Callable[..., Any], objects: int) -> Awaitable[None] | None:
+        """Return the wait for a place in the lane if resolving so many objects makes the operation a dear one."""
 
     def learn(self, resolver: Callable[..., Any], objects: int, cost: int) -> None:
         """Note what resolving so many objects has cost."""
@@ -351,7 +351,8 @@ class PlanExecution:
     async def _load_column(self, objects: ObjectSet, key: Key, fields: list[Field]) -> None:
         """Load a column that some fields share, and then the columns that each of them selects below it."""
         # before the load, since others may wait for that
-        await self._context.admit(cast("Resolver", fields[0].resolver).call, len(objects))
+        if wait := self._context.admit(cast("Resolver", fields[0].resolver).call, len(objects)):
+            await wait
         make = self._make if objects.entry is None else self._make_once
         column = await make(objects, fields[0], key)
         if isinstance(column, Column):

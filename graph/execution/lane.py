@@ -105,17 +105,15 @@ class Turn:
         self._lane = lane
         self._asker = asker
         self._entering: asyncio.Task[None] | None = None
-        self.objects = 0
+        self.objects = 0.0
         """Objects that it has cost so far, or will soon."""
 
-    async def spend(self, objects: int) -> None:
-        """Count objects; wait for a place in the lane if it is dear with these. Raises Overloaded."""
-        self.objects += objects
-        if self.objects > CHEAP_OBJECTS:
-            if self._entering is None:
-                self._entering = asyncio.create_task(self._lane.enter(self._asker))
-            # several columns may wait for the same place
-            await asyncio.shield(self._entering)
+    async def enter(self) -> None:
+        """Wait for a place in the lane; raise Overloaded if too many wait already."""
+        if self._entering is None:
+            self._entering = asyncio.create_task(self._lane.enter(self._asker))
+        # several columns may wait for the same place
+        await asyncio.shield(self._entering)
 
     def end(self) -> None:
         """Give the place back, or stop waiting for it."""

@@ -16,7 +16,7 @@ from graph.errors import LimitExceeded
 from graph.execution.columns import ColumnCacheRoot, Dependencies
 from graph.execution.consistency import ATTEMPTS, Attempt
 from graph.execution.dataloaders import DataLoader, Key, Read, Row
-from graph.execution.lane import INLINE_CELLS, Turn
+from graph.execution.lane import CHEAP_OBJECTS, INLINE_CELLS, Turn
 from graph.execution.runtime import Runtime
 from graph.model import ANONYMOUS, Caller, Environment
 from graph.postgres.database import Connection, Generation, ReadResult
@@ -220,13 +220,16 @@ class Operation:
         """Return what a function gives in the lane's thread."""
         return await self.runtime.lane.run(function, *arguments)
 
-    async def admit(self, resolver: Callable[..., Any], objects: int) -> None:
-        """Wait for a place in the lane if resolving so many objects makes the operation a dear one.
+    def admit(self, resolver: Callable[..., Any], objects: int) -> Awaitable[None] | None:
+        """Return the wait for a place in the lane if resolving so many objects makes the operation a dear one.
 
-        The cost is estimated by what the resolver has cost for an object lately. Raises Overloaded.
+        The cost is estimated by what the resolver has cost for an object lately.
         """
-        if self.turn:
-            await self.turn.spend(int(objects * self.runtime.costs.get(resolver, 1)))
+        turn = self.turn
+        if turn is None:
+            return None
+        turn.objects += objects * self.runtime.costs.get(resolver, 1.0)
+        return turn.enter() if turn.objects > CHEAP_OBJECTS else None
 
     def learn(self, resolver: Callable[..., Any], objects: int, cost: int) -> None:
         """Note what resolving so many objects has cost."""

@@ -49,6 +49,7 @@ from strawberry.types.info import Info
 from strawberry.utils.str_converters import to_camel_case
 
 from graph.execution.columns import Key, ObjectSet
+from graph.execution.documents import size_of_plan
 
 _SCALARS = {GraphQLString, GraphQLInt, GraphQLFloat, GraphQLBoolean, GraphQLID}
 """Scalars whose variables Strawberry passes to resolvers unchanged."""
@@ -176,11 +177,19 @@ class Plan(NamedTuple):
 class Plans:
     """The plans of an operation, one for each combination of values of its `@skip` and `@include` directives.
 
-    At most `max_fields` fields are stored, since fragments can make many of a short document.
+    At most `max_fields` fields are stored, since fragments can make many of a short document, and `grow` is told of
+    the bytes of each plan.
     """
 
-    def __init__(self, document: DocumentNode, operation: OperationDefinitionNode, max_fields: int) -> None:
+    def __init__(
+        self,
+        document: DocumentNode,
+        operation: OperationDefinitionNode,
+        max_fields: int,
+        grow: Callable[[int], None],
+    ) -> None:
         self.operation = operation
+        self._grow = grow
         self._room = max_fields
         conditions = _Conditions()
         visit(document, conditions)
@@ -222,7 +231,9 @@ class Plans:
         fields = _fields(plan)
         if fields <= self._room:
             self._room -= fields
-            self._plans[self._key(variables)] = plan
+            key = self._key(variables)
+            self._plans[key] = plan
+            self._grow(size_of_plan(key, plan))
 
     def _key(self, variables: VariableValues) -> Key:
         return tuple(variables.coerced.get(name) for name in self._conditions) if self._conditions else ()

@@ -186,7 +186,8 @@ class Database:
                 lock = await borrowed.fetchval(STATEMENTS["lock_tables"])
                 transaction = borrowed.transaction(isolation="repeatable_read", readonly=True)
                 await transaction.start()
-                await borrowed.execute(lock)
+                if lock:
+                    await borrowed.execute(lock)
             try:
                 yield borrowed
             finally:

@@ -24,7 +24,7 @@ DEFAULT_BARS = 252
 READING_SECONDS = 60.0
 """Time limit for reading a year of closes; a request times out sooner, and later ones find the closes in the cache."""
 
-PRICES: CacheSpec[PriceMatrix] = CacheSpec("prices", family="prices", max_bytes=256 * 1024 * 1024)
+PRICES: CacheSpec[PriceMatrix] = CacheSpec("prices", family="prices", updated=True)
 """Price matrices by the last of their years; three years of 3,500 stocks take 24 MB.
 
 In the process alone, since a Redis would have to send all of it each time.

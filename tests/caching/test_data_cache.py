@@ -215,7 +215,7 @@ async def test_what_is_of_another_database_or_time_is_dropped(make: MakeCache) -
 
 async def test_the_least_recently_used_goes_first() -> None:
     generations = known(1)
-    cache: DataCache[Words] = DataCache(CacheSpec("words", tuple, max_entries=2), generations)
+    cache: DataCache[Words] = DataCache(WORDS, generations, max_bytes=1_500)
     for key in ("a", "b", "a", "c"):
         await cache.get(key, giving(key))
     assert cache.stats().entries == 2
@@ -227,15 +227,16 @@ async def test_the_least_recently_used_goes_first() -> None:
 
 
 async def test_bytes_are_bounded_too() -> None:
-    cache: DataCache[Words] = DataCache(CacheSpec("words", tuple, max_bytes=3_000), known(1))
+    cache: DataCache[Words] = DataCache(WORDS, known(1), max_bytes=5_000)
     for number in range(20):
         await cache.get(str(number), giving("x" * 500))
     stats = cache.stats()
     assert stats.bytes is not None
-    assert 1_000 < stats.bytes <= 3_000
+    assert 3_000 < stats.bytes <= 5_000
     assert stats.entries + stats.evictions == 20
-    await cache.get("huge", giving("x" * 5_000))
-    assert cache.stats().bytes == cache.stats().entries == 0
+    # what is larger than all of the cache evicts nothing
+    assert (await cache.get("huge", giving("x" * 5_000))).value == ("x" * 5_000,)
+    assert cache.stats() == stats._replace(misses=21, evictions=stats.evictions + 1)
 
 
 async def test_an_older_load_that_ends_later_does_not_put_out_a_newer_one() -> None:
@@ -323,6 +324,20 @@ async def test_a_cache_goes_by_the_changes_of_its_family() -> None:
     assert await prices.last("k") == ("p",)
     generations.observe(ReadResult([], Generation(0, 1), time.monotonic()))
     assert (await prices.last("k"), await groups.last("k")) == (None, None)
+
+
+async def test_a_change_drops_what_is_older_but_what_new_values_are_made_of() -> None:
+    generations = known(1)
+    dropped: DataCache[Words] = DataCache(WORDS, generations)
+    kept: DataCache[Words] = DataCache(CacheSpec("prices", tuple, updated=True), generations)
+    for cache in (dropped, kept):
+        await cache.get("a", giving("a"))
+        await cache.get("b", giving("b"))
+    generations.observe(ReadResult([], at(2), time.monotonic()))
+    for cache in (dropped, kept):
+        await cache.get("c", giving("c", generation=2))
+    assert (dropped.stats().entries, await dropped.last("a")) == (1, None)
+    assert (kept.stats().entries, await kept.last("a")) == (3, ("a",))
 
 
 async def test_a_cache_that_is_first_used_after_a_rewind_serves_nothing_of_before(redis_url: str) -> None:

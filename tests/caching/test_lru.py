@@ -23,11 +23,12 @@ def test_an_entry_that_is_replaced_counts_once_and_is_the_most_recently_used() -
     assert (list(lru), lru.bytes, lru.evictions) == (["b", "a"], 10, 0)
 
 
-def test_one_that_is_larger_than_the_bound_evicts_everything_with_itself() -> None:
+def test_one_that_is_larger_than_the_bound_is_not_stored_and_evicts_no_other() -> None:
     lru = sizes(max_bytes=10)
     lru.store("a", 4)
-    assert lru.store("b", 11) == [("a", 4), ("b", 11)]
-    assert (list(lru), lru.bytes) == ([], 0)
+    lru.store("b", 5)
+    assert lru.store("b", 11) == [("b", 11)]
+    assert (list(lru), lru.bytes, lru.evictions) == (["a"], 4, 1)
 
 
 def test_entries_that_grow_evict_others() -> None:

@@ -312,7 +312,7 @@ def answers(changes: int = 1, **bounds: int) -> tuple[ResponseCache, GenerationT
 
 
 def test_the_least_recently_used_goes_when_there_is_no_room() -> None:
-    kept, _ = answers(max_bytes=11_000)
+    kept, _ = answers(max_bytes=9_500)
     keys = [kept.key(b"POST", str(number).encode()) for number in range(4)]
     for key in keys[:3]:
         assert kept.store(key, b"x" * 1_000, Validity({"groups": 1}, None, 0))
@@ -320,10 +320,10 @@ def test_the_least_recently_used_goes_when_there_is_no_room() -> None:
     kept.store(keys[3], b"x" * 1_000, Validity({"groups": 1}, None, 0))
     assert [bool(kept.get(key)) for key in keys] == [True, False, True, True]
     stats = kept.stats()
-    assert (stats.entries, stats.bytes, stats.evictions) == (3, 10_500, 1)
+    assert (stats.entries, stats.bytes, stats.evictions) == (3, 9_024, 1)
     # the same again takes no more room
     kept.store(keys[3], b"y" * 1_000, Validity({"groups": 1}, None, 0))
-    assert kept.stats().bytes == 10_500
+    assert kept.stats().bytes == 9_024
     assert kept.store(keys[1], b"x" * 5_000_000, Validity({"groups": 1}, None, 0)) is None
 
 
@@ -384,3 +384,18 @@ async def test_after_a_second_every_answer_is_what_the_database_says(site: Site,
         answer, _ = await site.ask(step)
         fresh = await SCHEMA.execute(step, context_value=Operation(site.runtime))
         assert answer == {"data": fresh.data}
+
+
+async def test_a_compressed_answer_counts_too_and_a_change_of_the_groups_drops_all() -> None:
+    kept, generations = answers()
+    key = kept.key(b"POST", b"{}")
+    cached = kept.store(key, b"x" * 10_000, Validity({"groups": 1}, None, 0))
+    assert cached
+    before = kept.stats().bytes
+    zipped = await cached.zipped()
+    assert zipped
+    assert before is not None
+    assert len(zipped) <= (kept.stats().bytes or 0) - before < len(zipped) + 32
+    generations.observe(ReadResult([], Generation(2, 0), time.monotonic()))
+    assert kept.store(kept.key(b"POST", b"{ other }"), b"{}", Validity({"groups": 2}, None, 0))
+    assert (kept.stats().entries, kept.stats().evictions) == (1, 0)

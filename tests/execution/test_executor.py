@@ -5,7 +5,7 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Literal, NewType
@@ -52,6 +52,13 @@ class Alone:
         return self
 
     def merge(self, _: Dependencies, __: int | None = None) -> None: ...
+
+    def admit(self, _: object, __: int) -> None: ...
+
+    def learn(self, _: object, __: int, ___: int) -> None: ...
+
+    async def run_in_lane(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.to_thread(function, *arguments)
 
 
 async def answer(

@@ -77,31 +77,27 @@ async def test_who_stops_waiting_takes_no_place(lane: Lane) -> None:
     await asyncio.wait_for(lane.enter("next"), 5)
 
 
-async def test_an_operation_is_cheap_until_its_cost_passes_the_bound(lane: Lane) -> None:
-    dear, cheap = Turn(lane, "a"), Turn(lane, "b")
-    await dear.spend(CHEAP_OBJECTS)
-    assert lane.waiting == 0
-    await dear.spend(1)
-    await cheap.spend(CHEAP_OBJECTS)
-    other = Turn(lane, "c")
-    waiting = [asyncio.create_task(other.spend(CHEAP_OBJECTS + 1)) for _ in range(2)]
+async def test_several_columns_of_an_operation_wait_for_one_place(lane: Lane) -> None:
+    dear, other = Turn(lane, "a"), Turn(lane, "b")
+    await dear.enter()
+    await dear.enter()
+    waiting = [asyncio.create_task(other.enter()) for _ in range(2)]
     await turns()
     assert (lane.waiting, [task.done() for task in waiting]) == (1, [False, False])
     dear.end()
     await asyncio.wait_for(asyncio.gather(*waiting), 5)
     other.end()
-    cheap.end()
     await asyncio.wait_for(lane.enter("next"), 5)
 
 
 async def test_an_operation_that_ends_while_it_waits_takes_no_place(lane: Lane) -> None:
     await lane.enter("first")
     turn = Turn(lane, "a")
-    spending = asyncio.create_task(turn.spend(CHEAP_OBJECTS + 1))
+    entering = asyncio.create_task(turn.enter())
     await turns()
     turn.end()
-    await asyncio.wait([spending])
-    assert (spending.cancelled(), lane.waiting) == (True, 0)
+    await asyncio.wait([entering])
+    assert (entering.cancelled(), lane.waiting) == (True, 0)
     lane.leave()
     await asyncio.wait_for(lane.enter("next"), 5)
 

@@ -51,12 +51,13 @@ async def world(seed: int) -> AsyncIterator[World]:
         made = World(folder / "home", url, seed)
         async with made.connected() as connection:
             await make_tables(connection)
+            await connection.execute("CREATE TABLE chaos_commit (number int PRIMARY KEY)")
             first = {part: made.next_version() for part in PARTS}
             transaction = connection.transaction()
             await transaction.start()
             for part, version in first.items():
                 await Writer(made).write_part(connection, part, version, foreign_keys=True)
-            await made.commit(connection, transaction, "", first)
+            await made.commit(connection, transaction, first)
         try:
             _start_servers(made, folder)
             await made.heal(STARTING)

@@ -120,31 +120,35 @@ class World:
         self,
         connection: "Connection[asyncpg.Record]",
         transaction: asyncpg.transaction.Transaction,
-        xid: str,
         written: Versions,
     ) -> None:
+        """Commit what was written, and enter it."""
+        # not the id of the transaction, which another may have after a crash
+        number, pid = max(written.values()), connection.get_server_pid()
+        await connection.execute("INSERT INTO chaos_commit VALUES ($1)", number)
         async with self.commits:
             sent = now()
             try:
                 await transaction.commit()
             except CONNECTION_ERRORS:
-                lost = now()
+                known = now()
                 connection.terminate()  # or the transaction may stay open
-                if not await self._has_committed(xid):
+                if not await self._has_committed(number, pid):
                     raise
             else:
-                lost = now()
+                known = now()
             state = {**self.ledger.states[-1], **written} if self.ledger.states else written
-            self.ledger.enter(state, sent, lost)
+            self.ledger.enter(state, sent, known)
 
-    async def _has_committed(self, xid: str) -> bool:
-        """Ask what became of a transaction whose connection was lost."""
+    async def _has_committed(self, number: int, pid: int) -> bool:
+        """Wait for the end of a session whose connection was lost; whether its transaction was committed."""
         while True:
             with suppress(*CONNECTION_ERRORS):
                 async with self.connected() as connection:
-                    status = await connection.fetchval("SELECT pg_xact_status($1::text::xid8)", xid)
-                if status != "in progress":
-                    return bool(status == "committed")
+                    lives = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)"
+                    if not await connection.fetchval(lives, pid):
+                        found = "SELECT EXISTS (SELECT FROM chaos_commit WHERE number = $1)"
+                        return bool(await connection.fetchval(found, number))
             await asyncio.sleep(0.02)
 
     async def vary(self) -> None:

@@ -54,7 +54,6 @@ class Writer:
             )
             await transaction.start()
             try:
-                xid = await connection.fetchval("SELECT pg_current_xact_id()::text")
                 if way == "replica":
                     await connection.execute("SET LOCAL session_replication_role = replica")
                 if way == "truncate":
@@ -71,7 +70,7 @@ class Writer:
             if way == "rolled back":
                 await transaction.rollback()
             else:
-                await world.commit(connection, transaction, xid, written)
+                await world.commit(connection, transaction, written)
         return way or "+".join(sorted({part if part in (NAMES, PRICES) else "group" for part in parts}))
 
     async def write_part(

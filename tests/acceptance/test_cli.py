@@ -384,9 +384,9 @@ async def test_init_only_adds_to_a_database_of_the_predecessor(bare_url: str) ->
         printed = served.stop()
     await connection.close()
     assert (
-        "WARNING: This database does not record its changes: every answer is read from it and nothing is cached. "
-        "`stockgraph init` adds what records them." in printed.splitlines()
-    )
+        "WARNING: Nothing is cached, and every answer is read from the database: changes of definition_groups,"
+        " group_memberships, symbols and 1 more are not recorded; `stockgraph init` adds what records them."
+    ) in printed.splitlines()
 
 
 COLUMNS = """SELECT table_name::text, column_name::text, data_type::text, numeric_precision, numeric_scale

@@ -29,6 +29,7 @@ from graph.caching.memory import share_of
 from graph.errors import DatabaseUnavailable, ErrorCode, GraphError, Overloaded
 from graph.execution.documents import Document, Documents
 from graph.execution.executor import SHORT_DOCUMENT, ColumnExecutor, execute_from_cache, execute_plan
+from graph.execution.lane import Work
 from graph.execution.limits import Limits, code_errors, read_document
 from graph.execution.operation import Operation
 from graph.execution.plans import Plan, Plans
@@ -91,7 +92,7 @@ class GraphSchema(strawberry.Schema):
             return known or await execute(OperationKind.QUERY)
 
         if query and len(query) > SHORT_DOCUMENT and not self.documents.get(query):
-            read = await operation.run_in_lane(read_document, self._schema, query)
+            read = await operation.run_in_lane(read_document, self._schema, query, work=Work.DOCUMENTS)
             if isinstance(read, list):
                 return ExecutionResult(data=None, errors=read)
             self.documents.store(query, read)

@@ -18,8 +18,6 @@ MAX_SUGGESTIONS = 3
 """Maximum number of near matches suggested for an unknown name."""
 NAMES_PER_CHARGE = 10
 """Names compared with a wrong one that count as one object of the answer in the budget."""
-CELLS_PER_NAME = 40
-"""Cells that comparing two names computes with, about their letters and trigrams."""
 MAX_TOLD = 3
 """Maximum number of wrong parts that a message tells; `parts` has all."""
 
@@ -120,8 +118,7 @@ async def _wrong_parts(
     groups = {name: directory.by_name.get(name.name.casefold(), []) for name in names}
     unknown = [name for name in groups if not groups[name] and name.type in (None, *GroupType.__members__)]
     operation.charge(len(unknown) * len(directory) // NAMES_PER_CHARGE)
-    cells = len(unknown) * len(directory) * CELLS_PER_NAME
-    near = dict(zip(unknown, await operation.compute(cells, directory.near, unknown), strict=True))
+    near = dict(zip(unknown, await operation.run_in_lane(directory.near, unknown), strict=True)) if unknown else {}
     return [_wrong_part(name, groups[name], near.get(name, []), day) for name in names]
 
 

@@ -68,7 +68,5 @@ def _fold(name: str) -> str:
 def _grams(text: str) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
     """Return a number for each three letters in a row, and for each letter."""
     code = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    trigrams = (
-        (code[:-2] * np.uint32(0x9E3779B1)) ^ (code[1:-1] * np.uint32(0x85EBCA77)) ^ (code[2:] * np.uint32(0xC2B2AE3D))
-    )
-    return (trigrams >> np.uint32(16)).astype(np.uint16), code.astype(np.uint16)
+    first, second, third = (code[place : len(code) - 2 + place] * factor for place, factor in enumerate(_FACTORS))
+    return ((first ^ second ^ third) >> np.uint32(16)).astype(np.uint16), code.astype(np.uint16)

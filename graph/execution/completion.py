@@ -83,7 +83,8 @@ def written_bytes(output_type: OutputType, values: Sequence[Any]) -> int:
     if output_type.written:
         return output_type.written * len(values)
     try:
-        return sum(map(len, values)) + 3 * len(values)
+        joined = "".join(values)
+        return (len(joined) if joined.isascii() else len(joined.encode("utf-8", "replace"))) + 3 * len(values)
     except TypeError:
         return sum(len(value) + 3 if type(value) is str else len(orjson.dumps(value, default=repr)) for value in values)
 

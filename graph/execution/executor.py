@@ -35,12 +35,17 @@ from graph.execution.columns import (
     ObjectSet,
 )
 from graph.execution.completion import complete
+from graph.execution.lane import Work
 from graph.execution.plans import Fallback, Field, Plan, Plans, Resolver, failure_of, key_of, make_plan
 from graph.model import Caller
 
 _NO_DEPENDENCIES = Dependencies()
 SHORT_DOCUMENT = 2_000
 """Characters of a document that is parsed, validated and planned on the event loop, in some 10 ms."""
+MAX_LEFT_VALUES = 100_000
+"""Scalars that graphql-core completes of what is left to it, which takes a second of turns."""
+LEFT_VALUE_BYTES = 40
+"""Bytes of one of them as JSON with its name, about."""
 ITEMS_AT_A_TIME = 15
 """Items of a list that graphql-core completes without a turn of others."""
 INLINE_BYTES = 500_000
@@ -106,6 +111,10 @@ class PlanResult(NamedTuple):
     """The reasons why fields are left to graphql-core."""
 
 
+class _TooMuchLeft(BaseException):
+    """An answer is too long to be completed by graphql-core; no error of a field, which would leave it going on."""
+
+
 class _Long(Exception):
     """An answer is too long to be assembled on the event loop."""
 
@@ -122,6 +131,7 @@ class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
         self._plans = plans
         self._result = result
         self._in_lane = False
+        self._left_values = 0
 
     def execute_collected_root_fields(
         self,
@@ -138,18 +148,15 @@ class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
         if new_defer_usages or (self.middleware_manager and self.middleware_manager.middlewares):
             return standard(root_type, root_value, grouped_field_set, serially, new_defer_usages)
 
-        async def execute() -> dict[str, Any]:
-            if self.operation.loc and len(self.operation.loc.source.body) > SHORT_DOCUMENT:
-                plan = await self.context_value.run_in_lane(make_plan, self, root_type, grouped_field_set)
-            else:
-                plan = make_plan(self, root_type, grouped_field_set)
-            if self._plans:
-                self._plans.store(self.variable_values, plan)
-            done, over_limit, _ = self._result or await self.execute_plan(plan, root_value)
-            for name, error in over_limit.items():
+        def refuse(errors: dict[str, LimitExceeded]) -> None:
+            for name, error in errors.items():
                 details = grouped_field_set[name]
                 of = cast("GraphQLField", self.schema.get_field(root_type, details[0].node.name.value)).type
                 self.handle_field_error(error, of, details, Path(None, name, root_type.name))
+
+        async def execute() -> dict[str, Any]:
+            done, over_limit, _ = self._result or await self._execute_planned(root_type, root_value, grouped_field_set)
+            refuse(over_limit)
             done |= dict.fromkeys(over_limit)
             rest = {name: details for name, details in grouped_field_set.items() if name not in done}
             introspection = {name: each for name, each in rest.items() if each[0].node.name.value.startswith("__")}
@@ -157,15 +164,44 @@ class ColumnExecutor(StrawberryGraphQLCoreExecutionContext):
                 # it awaits nothing, and takes some 0.1 s
                 self._in_lane = True
                 done |= await self.context_value.run_in_lane(
-                    standard, root_type, root_value, introspection, serially, new_defer_usages
+                    standard, root_type, root_value, introspection, serially, new_defer_usages, work=Work.DOCUMENTS
                 )
                 self._in_lane = False
             if rest := {name: each for name, each in rest.items() if name not in introspection}:
-                completed: Any = standard(root_type, root_value, rest, serially, new_defer_usages)
-                done |= await completed if self.is_awaitable(completed) else completed
+                try:
+                    completed: Any = standard(root_type, root_value, rest, serially, new_defer_usages)
+                    done |= await completed if self.is_awaitable(completed) else completed
+                except _TooMuchLeft:
+                    reason = (
+                        f"Around an error {MAX_LEFT_VALUES:,} values can be answered; ask for less, or mend the error."
+                    )
+                    refuse({name: LimitExceeded(reason) for name in rest})
+                    done |= dict.fromkeys(rest)
+                self.context_value.answer_bytes += LEFT_VALUE_BYTES * self._left_values
             return {name: done[name] for name in grouped_field_set if name in done}
 
         return execute()
+
+    async def _execute_planned(
+        self, root_type: GraphQLObjectType, root_value: Any, grouped_field_set: dict[str, list[FieldDetails]]
+    ) -> PlanResult:
+        """Plan the root fields, store the plan, and execute it."""
+        if self.operation.loc and len(self.operation.loc.source.body) > SHORT_DOCUMENT:
+            plan = await self.context_value.run_in_lane(
+                make_plan, self, root_type, grouped_field_set, work=Work.DOCUMENTS
+            )
+        else:
+            plan = make_plan(self, root_type, grouped_field_set)
+        if self._plans:
+            self._plans.store(self.variable_values, plan)
+        return await self.execute_plan(plan, root_value)
+
+    def complete_leaf_value(self, return_type: Any, result: Any) -> Any:  # type: ignore[override] # static in the base
+        """Complete a scalar or an enum value, and count it."""
+        self._left_values += 1
+        if self._left_values > MAX_LEFT_VALUES:
+            raise _TooMuchLeft
+        return super().complete_leaf_value(return_type, result)
 
     def complete_iterable_value(
         self, item_type: Any, field_details_list: Any, info: Any, path: Path, items: Any, position_context: Any
@@ -306,8 +342,7 @@ class PlanExecution:
                 self._context.objects, self.written = before
                 result.over_limit[name] = error
             finally:
-                # where one was long, the next may still be short
-                self.most, self._in_lane = min(MAX_ANSWER, self.written + INLINE_BYTES), False
+                self.most, self._in_lane = INLINE_BYTES, False
         self._context.answer_bytes = self.written
         return result
 

@@ -3,13 +3,14 @@
 What an operation will cost is known in part only, so each begins as a cheap one. Where its cost passes
 `CHEAP_OBJECTS`, it waits for a place in the lane and keeps it until it ends. It waits nowhere else, and never while
 other operations wait for something that it is loading: so whoever has a place can always go on. Arithmetic and the
-assembly of long answers run in one thread, whoever asks for them.
+assembly of long answers run in one thread, whoever asks for them, and the reading of long documents in another.
 """
 
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
 from typing import Any, TypeVar
 
 from graph.errors import Overloaded
@@ -20,12 +21,23 @@ INLINE_CELLS = 400_000
 """Array cells up to which arithmetic is done at once, in some 4 ms; more is done in the thread."""
 PLACES = 2
 """Dear operations at a time."""
+WAIT_SECONDS = 10
+"""Seconds that an operation waits for a place."""
 MAX_WAITING = 200
 """Operations that may wait for a place. Beyond them those of the asker who has most are refused."""
 RETRY_SECONDS = 2
 """Seconds after which a refused client may ask again."""
 
 Value = TypeVar("Value")
+
+
+class Work(Enum):
+    """A kind of work that leaves the event loop; each has a thread, which does one thing after another."""
+
+    ANSWERS = "answers"
+    """Arithmetic, and the assembly and encoding of long answers."""
+    DOCUMENTS = "documents"
+    """Reading and planning of long documents, and introspection."""
 
 
 class Lane:
@@ -36,7 +48,11 @@ class Lane:
         self._max_waiting = max_waiting
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         """Those who wait by the asker, whose turn is next first."""
-        self._thread = ThreadPoolExecutor(1, "stockgraph-lane")
+        self._threads = {
+            Work.ANSWERS: ThreadPoolExecutor(1, "lane"),
+            Work.DOCUMENTS: ThreadPoolExecutor(1, "documents"),
+        }
+        self._working = dict.fromkeys(Work, 0)
 
     @property
     def waiting(self) -> int:
@@ -54,19 +70,19 @@ class Lane:
             most = max(self._waiting, key=lambda each: len(self._waiting[each]))
             refused = self._waiting[most][-1]
             self._remove(most, refused)
-            refused.set_exception(
-                Overloaded(
-                    f"Too many dear queries are waiting; ask again in {RETRY_SECONDS} seconds, or for less at a time.",
-                    retryAfter=RETRY_SECONDS,
-                )
-            )
+            # one that has just stopped waiting has made room
+            if not refused.done():
+                refused.set_exception(_overloaded())
         try:
-            await place
-        except asyncio.CancelledError:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await place
+        except (asyncio.CancelledError, TimeoutError) as error:
             if place.cancelled():
                 self._remove(asker, place)
             elif not place.exception():
                 self.leave()
+            if isinstance(error, TimeoutError):
+                raise _overloaded() from error
             raise
 
     def _remove(self, asker: str, place: "asyncio.Future[None]") -> None:
@@ -89,13 +105,27 @@ class Lane:
                 return
         self._free += 1
 
-    async def run(self, function: Callable[..., Value], *arguments: Any) -> Value:
-        """Return what a function gives in the thread, which does one thing after another."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+    async def run(self, work: Work, function: Callable[..., Value], *arguments: Any) -> Value:
+        """Return what a function gives in the thread of its kind of work; raise Overloaded if too much waits for it."""
+        if self._working[work] > self._max_waiting:
+            raise _overloaded()
+        self._working[work] += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads[work], function, *arguments)
+        finally:
+            self._working[work] -= 1
 
     def close(self) -> None:
-        """End the thread when what it does is done."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """End the threads when what they do is done."""
+        for thread in self._threads.values():
+            thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _overloaded() -> Overloaded:
+    return Overloaded(
+        f"Too many dear queries are waiting; ask again in {RETRY_SECONDS} seconds, or for less at a time.",
+        retryAfter=RETRY_SECONDS,
+    )
 
 
 class Turn:

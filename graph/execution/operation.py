@@ -16,7 +16,7 @@ from graph.errors import LimitExceeded
 from graph.execution.columns import ColumnCacheRoot, Dependencies
 from graph.execution.consistency import ATTEMPTS, Attempt
 from graph.execution.dataloaders import DataLoader, Key, Read, Row
-from graph.execution.lane import CHEAP_OBJECTS, INLINE_CELLS, Turn
+from graph.execution.lane import CHEAP_OBJECTS, INLINE_CELLS, Turn, Work
 from graph.execution.runtime import Runtime
 from graph.model import ANONYMOUS, Caller, Environment
 from graph.postgres.database import Connection, Generation, ReadResult
@@ -216,9 +216,9 @@ class Operation:
         await asyncio.sleep(0)  # others first: what follows blocks the event loop
         return function(*arguments)
 
-    async def run_in_lane(self, function: Callable[..., Value], *arguments: Any) -> Value:
-        """Return what a function gives in the lane's thread."""
-        return await self.runtime.lane.run(function, *arguments)
+    async def run_in_lane(self, function: Callable[..., Value], *arguments: Any, work: Work = Work.ANSWERS) -> Value:
+        """Return what a function gives in a thread of the lane."""
+        return await self.runtime.lane.run(work, function, *arguments)
 
     def admit(self, resolver: Callable[..., Any], objects: int) -> Awaitable[None] | None:
         """Return the wait for a place in the lane if resolving so many objects makes the operation a dear one.
@@ -228,7 +228,9 @@ class Operation:
         turn = self.turn
         if turn is None:
             return None
-        turn.objects += objects * self.runtime.costs.get(resolver, 1.0)
+        estimate = objects * self.runtime.costs.get(resolver, 1.0)
+        # what the resolver has cost others with other arguments does not make a single field dear
+        turn.objects += min(estimate, CHEAP_OBJECTS / 2) if objects == 1 else estimate
         return turn.enter() if turn.objects > CHEAP_OBJECTS else None
 
     def learn(self, resolver: Callable[..., Any], objects: int, cost: int) -> None:
@@ -236,6 +238,9 @@ class Operation:
         costs = self.runtime.costs
         known = costs.get(resolver, 1.0)
         costs[resolver] = known + (cost / (objects or 1) - known) / 4
+        if self.turn and cost > objects * known:
+            # it was dearer than it seemed, so what it loads next may have to wait
+            self.turn.objects += cost - objects * known
 
     def utc(self, timestamp: datetime | None) -> datetime | None:
         """Convert a timestamp of the tables, which has no zone, from the zone of the settings to UTC."""

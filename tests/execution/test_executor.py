@@ -47,6 +47,7 @@ class Alone:
     dependencies = Dependencies()
     objects = 0
     costs = ()
+    answer_bytes = 0
 
     def fork(self) -> "Alone":
         return self
@@ -57,7 +58,7 @@ class Alone:
 
     def learn(self, _: object, __: int, ___: int) -> None: ...
 
-    async def run_in_lane(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    async def run_in_lane(self, function: Callable[..., Any], *arguments: Any, **_: object) -> Any:
         return await asyncio.to_thread(function, *arguments)
 
 

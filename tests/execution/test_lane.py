@@ -1,13 +1,14 @@
 """The lane of dear operations: places, turns, refusals, and nobody who waits for ever."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
 from conftest import Live
 
 from graph.errors import Overloaded
-from graph.execution.lane import CHEAP_OBJECTS, Lane, Turn
+from graph.execution.lane import CHEAP_OBJECTS, Lane, Turn, Work
 
 
 @pytest.fixture
@@ -58,6 +59,46 @@ async def test_beyond_the_bound_those_of_the_asker_who_has_most_are_refused(lane
         lane.leave()
         await asyncio.wait([task], timeout=5) if not task.done() else None
     assert lane.waiting == 0
+
+
+async def test_a_refusal_of_one_who_has_just_stopped_waiting_loses_no_place() -> None:
+    lane = Lane(places=1, max_waiting=2)
+    await lane.enter("first")
+    waiting = [asyncio.create_task(lane.enter(asker)) for asker in ("a", "a")]
+    await turns()
+    # in the same turn of the event loop
+    waiting[1].cancel()
+    newcomer = asyncio.create_task(lane.enter("b"))
+    await turns()
+    assert waiting[1].cancelled()
+    for task in (waiting[0], newcomer):
+        lane.leave()
+        await asyncio.wait_for(task, 5)
+    lane.leave()
+    await asyncio.wait_for(lane.enter("next"), 5)
+    lane.close()
+
+
+async def test_who_waits_too_long_is_refused(monkeypatch: pytest.MonkeyPatch, lane: Lane) -> None:
+    monkeypatch.setattr("graph.execution.lane.WAIT_SECONDS", 0.01)
+    await lane.enter("first")
+    with pytest.raises(Overloaded):
+        await lane.enter("a")
+    assert lane.waiting == 0
+    lane.leave()
+    await lane.enter("next")
+
+
+async def test_what_waits_for_a_thread_is_bounded(lane: Lane) -> None:
+    hold = threading.Event()
+    working = [asyncio.create_task(lane.run(Work.ANSWERS, hold.wait, 20)) for _ in range(5)]
+    await turns()
+    with pytest.raises(Overloaded):
+        await lane.run(Work.ANSWERS, int)
+    assert await lane.run(Work.DOCUMENTS, int) == 0
+    hold.set()
+    assert await asyncio.gather(*working) == [True] * 5
+    assert await lane.run(Work.ANSWERS, int) == 0
 
 
 async def test_who_stops_waiting_takes_no_place(lane: Lane) -> None:
@@ -127,7 +168,9 @@ async def test_a_dear_query_waits_and_a_cheap_one_does_not(live: Live) -> None:
 async def test_a_refused_query_has_no_data(live: Live) -> None:
     live.runtime.lane = Lane(places=0, max_waiting=0)
     live.runtime.costs.clear()
-    query = "{ " + " ".join(f'a{number}: stock(symbol: "AAPL") {{ name }}' for number in range(3)) + " }"
+    query = (
+        "{ " + " ".join(f'{symbol}: stock(symbol: "{symbol}") {{ name }}' for symbol in ("AAPL", "MSFT", "NVDA")) + " }"
+    )
     for resolver in list(live.runtime.costs):
         live.runtime.costs[resolver] = CHEAP_OBJECTS
     assert "errors" not in await live.ask(query)

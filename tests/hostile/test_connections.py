@@ -28,6 +28,7 @@ from starlette.routing import Route
 from graph.cli.serving import UVICORN_OPTIONS
 from graph.http import protocol
 from graph.http.endpoint import GraphQLEndpoint
+from graph.http.responses import SECURITY_HEADERS
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 BODY = b'{"query":"{__typename}"}'
@@ -478,6 +479,7 @@ def test_requests_in_progress_are_bounded_and_health_is_told_all_the_same(here: 
     server = here(MAX_CONNECTIONS=20)
     released.clear()
     with ExitStack() as stack:
+        stack.callback(released.set)
         clients = [stack.enter_context(server.connect()) for _ in range(10)]
         for client in clients:
             client.sendall(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -493,7 +495,7 @@ def test_requests_in_progress_are_bounded_and_health_is_told_all_the_same(here: 
                 "content-length": str(len(body)),
                 "vary": "accept",
                 "cache-control": "no-store",
-                "x-content-type-options": "nosniff",
+                **{name.decode(): value.decode() for name, value in SECURITY_HEADERS},
                 "retry-after": "1",
                 "connection": "close",
             },

@@ -165,6 +165,21 @@ LEVELS = "{ symbol name industry sector { name } groups(type: ETF) { name member
             id="a long wrong document",
         ),
         pytest.param(
+            "{ groups { nodes {"
+            f' changes(since: "2999-01-01") {{ since }} members {{ nodes {{ stock {{ {ALIASES} }} }} }} }} }} }}',
+            {},
+            200,
+            "LIMIT_EXCEEDED",
+            id="errors within an answer of 50 MB",
+        ),
+        pytest.param(
+            "{ " + " ".join(f'a{n}: group(name: "WIDE") {{ symbols }}' for n in range(90)) + " }",
+            {},
+            200,
+            "LIMIT_EXCEEDED",
+            id="many fields of some length",
+        ),
+        pytest.param(
             '{ group(name: "WIDE") { members { nodes { weight stock { symbol name } } } changes(since: "1990-01-01") { since } } }',
             {},
             200,

@@ -127,11 +127,11 @@ async def test_generated_queries_have_the_answers_of_the_standard_executor(
     make_rows = assembly._rows  # noqa: SLF001 - nothing else tells what was executed by columns
 
     def noting(
-        source: assembly.ColumnSource, plan: Plan, objects: ObjectSet, times: list[int] | None = None
+        source: assembly.ColumnSource, plan: Plan, objects: ObjectSet, times: list[int] | None, count: int
     ) -> list[dict[str, Any]]:
         if len(objects) > 1:
             over_several.update((plan.type, field.attribute) for field in plan.fields if field)
-        return make_rows(source, plan, objects, times)
+        return make_rows(source, plan, objects, times, count)
 
     monkeypatch.setattr(assembly, "_rows", noting)
     url = await databases.make(priced_template)

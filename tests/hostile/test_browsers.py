@@ -451,7 +451,7 @@ async def raw(site: Site, target: str, *lines: str, method: str = "GET", version
 async def test_the_host_is_the_one_of_the_header_alone(site: Site) -> None:
     path = f"/graphql?query={quote(QUERY)}"
     absolute = f"http://localhost{path}"
-    one = error("A request must have one Host header, with the name that it asks.")
+    one = error("A request must have exactly one header Host.")
     evil = wrong_host("evil.test")
     for target, lines, version, expected in (
         (path, ("host: localhost",), "1.1", (200, DATA)),
@@ -463,7 +463,7 @@ async def test_the_host_is_the_one_of_the_header_alone(site: Site) -> None:
         (path, ("host: localhost", "host: localhost"), "1.1", (400, one)),
         (path, ("host: localhost", "host: evil.test"), "1.1", (400, one)),
         (path, (), "1.1", (400, one)),
-        (path, (), "1.0", (400, one)),
+        (path, (), "1.0", (400, error("A request must have one Host header, with the name that it asks."))),
     ):
         status, _, body = await raw(site, target, *lines, version=version)
         assert (status, json.loads(body)) == expected

@@ -28,10 +28,11 @@ from graph.api.universes import UniverseQuery
 from graph.caching.memory import share_of
 from graph.errors import DatabaseUnavailable, ErrorCode, GraphError, Overloaded
 from graph.execution.documents import Document, Documents
-from graph.execution.executor import SHORT_DOCUMENT, ColumnExecutor, execute_from_cache, execute_plan
+from graph.execution.executor import SHORT_DOCUMENT, ColumnExecutor
 from graph.execution.lane import Work
 from graph.execution.limits import Limits, code_errors, read_document
 from graph.execution.operation import Operation
+from graph.execution.plan_execution import execute_from_cache, execute_plan
 from graph.execution.plans import Plan, Plans
 from graph.settings import Settings
 

@@ -13,8 +13,9 @@ from strawberry.utils.str_converters import to_camel_case
 from graph.caching.data_cache import CacheSpec
 from graph.execution.columns import Content, Dependencies, Key, ListColumn, ObjectColumn, ObjectSet, ValueColumn
 from graph.execution.dataloaders import DataLoader, Read, Row
-from graph.execution.executor import ColumnExecutor, Context, PlanExecution, PlanResult
+from graph.execution.executor import ColumnExecutor
 from graph.execution.operation import Operation
+from graph.execution.plan_execution import Context, PlanExecution, PlanResult
 from graph.execution.plans import Field, OutputType, Plan
 from graph.postgres.database import ReadResult
 

@@ -11,8 +11,8 @@ import pytest
 from conftest import SCHEMA, Live, seconds_until
 
 from graph.caching.generations import GenerationTracker
-from graph.execution import executor as execution
 from graph.execution import operation as context
+from graph.execution import plan_execution as execution
 from graph.execution.columns import ColumnCache, ColumnCacheRoot
 from graph.execution.operation import Operation
 from graph.postgres.database import Generation, ReadResult

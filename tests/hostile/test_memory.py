@@ -237,7 +237,7 @@ async def test_a_change_gives_back_what_was_kept(roomy: Server, large_market: st
     def given_back() -> bool:
         roomy.ask(itertools.islice(universe_keys(), 1))
         now = roomy.memory()
-        return now.told < 4 * MEGABYTE and before.taken - now.taken > 15 * MEGABYTE
+        return now.told < 4 * MEGABYTE and before.taken - now.taken > 5 * MEGABYTE
 
     until(given_back)
 

@@ -167,9 +167,10 @@ class PlanExecution:
                 self._context.objects, self.written = before
                 self._in_lane = True
                 if field and await self._context.run_in_lane(self._values_below, field, root, 1) > MAX_LEFT_VALUES:
+                    # without the reason, which may tell the inside
                     result.over_limit[name] = LimitExceeded(
                         f"Around an error {MAX_LEFT_VALUES:,} values can be answered; ask for less, or without what is"
-                        f" wrong ({reason})."
+                        " wrong."
                     )
                 else:
                     result.left[name] = str(reason)

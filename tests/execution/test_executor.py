@@ -781,3 +781,37 @@ async def test_hits_are_of_their_own_types(databases: Databases, priced_template
             ours = await answer(runtime, query)
             assert ours == await standard_answer(runtime, query)
         assert {each["__typename"] for each in ours[0]["search"]} == {"Stock", "Group"}
+
+
+async def test_a_long_answer_with_an_error_is_refused_without_the_inside_of_the_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @strawberry.type
+    class Item:
+        value: int
+
+    @strawberry.type
+    class Items:
+        @strawberry.field
+        async def wrong(self) -> int | None:
+            raise KeyError("a secret of the inside")
+
+        @strawberry.field
+        async def items(self) -> list[Item]:
+            return [Item(value=number) for number in range(5)]
+
+    @strawberry.type
+    class Root:
+        @strawberry.field
+        async def all(self) -> Items | None:
+            return Items()
+
+    schema = strawberry.Schema(Root, execution_context_class=ColumnExecutor)
+    query = "{ all { wrong items { value } } short: all { wrong } }"
+    monkeypatch.setattr("graph.execution.plan_execution.MAX_LEFT_VALUES", 5)
+    result = await schema.execute(query, context_value=Alone())
+    assert result.data == {"all": None, "short": {"wrong": None}}
+    assert [(error.path, error.message) for error in result.errors or ()] == [
+        (["all"], "Around an error 5 values can be answered; ask for less, or without what is wrong."),
+        (["short", "wrong"], "'a secret of the inside'"),  # which our own schema masks
+    ]

@@ -5,6 +5,7 @@ import sys
 from array import array
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from ipaddress import IPv6Address, IPv6Network
 from itertools import pairwise
 from typing import Any, NamedTuple, Self, SupportsIndex
 
@@ -47,6 +48,15 @@ class Caller(NamedTuple):
 
 
 ANONYMOUS = Caller()
+
+
+def network_of(address: str | None) -> str:
+    """Return the part of an address that tells clients apart: of an IPv6 address the first 64 bits."""
+    if address is None or ":" not in address:
+        return str(address)
+    parsed = IPv6Address(address.partition("%")[0])
+    return str(parsed.ipv4_mapped or IPv6Network((parsed, 64), strict=False))
+
 
 _IDS = 2**31  # of the database are below
 _NOT_OURS = "It is not what was written."

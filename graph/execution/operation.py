@@ -18,7 +18,7 @@ from graph.execution.consistency import ATTEMPTS, Attempt
 from graph.execution.dataloaders import DataLoader, Key, Read, Row
 from graph.execution.lane import CHEAP_OBJECTS, INLINE_CELLS, Turn, Work
 from graph.execution.runtime import Runtime
-from graph.model import ANONYMOUS, Caller, Environment
+from graph.model import ANONYMOUS, Caller, Environment, network_of
 from graph.postgres.database import Connection, Generation, ReadResult
 from graph.postgres.statements import FAMILIES, Family
 
@@ -116,7 +116,7 @@ class Operation:
         """Return what `execute` gives in the first attempt whose reads are consistent; the last one is a snapshot."""
         generations = self.runtime.generations
         await generations.settled()
-        self.turn = turn = Turn(self.runtime.lane, self.caller.key or self._address)
+        self.turn = turn = Turn(self.runtime.lane, self.caller.key or network_of(self._address))
         try:
             for number in range(1, ATTEMPTS + 1):
                 # if changes are not counted, nothing tells if two statements saw the same state

@@ -10,7 +10,6 @@ import logging
 import math
 import time
 from functools import partial
-from ipaddress import IPv6Address, IPv6Network
 from typing import cast
 
 from redis.asyncio import Redis
@@ -23,7 +22,7 @@ from throttled.asyncio import Throttled as AsyncThrottled
 from graph.caching.lru import LRU
 from graph.errors import ErrorCode
 from graph.http.requests import RequestError, RequestHead
-from graph.model import Caller
+from graph.model import Caller, network_of
 
 MAX_CALLERS = 20_000
 """Number of callers and addresses that a process counts; the one that was silent for longest is forgotten first."""
@@ -100,7 +99,7 @@ class RateLimiter:
 
     async def count(self, head: RequestHead, caller: Caller) -> list[tuple[bytes, bytes]]:
         """Count a request and return the headers that tell of the limit; RateExceeded if it is one too many."""
-        key = f"caller:{caller.key}" if caller.key else f"address:{_network(head.client)}"
+        key = f"caller:{caller.key}" if caller.key else f"address:{network_of(head.client)}"
         if (wait := self._refused.get(key, 0.0) - time.monotonic()) > 0:
             raise self._exceeded(wait)
         result = await self._count_in_redis(key)
@@ -166,11 +165,3 @@ class RateLimiter:
 def _whole_seconds(wait: float) -> int:
     # rounded first, since sums of fractions are too long by some 1e-11
     return max(1, math.ceil(round(wait, 3)))
-
-
-def _network(address: str | None) -> str:
-    """Return the part of an address that tells clients apart."""
-    if address is None or ":" not in address:
-        return str(address)
-    parsed = IPv6Address(address.partition("%")[0])
-    return str(parsed.ipv4_mapped or IPv6Network((parsed, 64), strict=False))
